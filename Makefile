@@ -1,0 +1,55 @@
+# Everything happens in a virtual environment inside the clone.
+VENV := .venv
+BIN := $(VENV)/bin
+
+# The first Python that Prefect 1 installs on. A name on the PATH may be a shim that fails, so each is tried.
+CHOOSE_PYTHON = for python in $(PYTHON) python3 python3.11 python3.10 python3.9 python3.8; do \
+	"$$python" -c 'import sys, ensurepip; sys.exit(not (3, 8) <= sys.version_info[:2] < (3, 12))' 2>/dev/null \
+	&& echo "$$python" && exit; done; \
+	echo 'No CPython 3.8 to 3.11 with venv was found on the PATH: as python3, python3.11, python3.10, python3.9 or' \
+	'python3.8. Install one (on Debian: apt-get install python3 python3-venv), or name one: make PYTHON=/path/to/python' >&2
+
+.PHONY: demo test lint types format bench clean
+
+## Runs a parent flow, which runs a child flow and uses its result. Writes only below .demo.
+demo: $(VENV)/server
+	@mkdir -p .demo
+	PREFECT__HOME_DIR=$(CURDIR)/.demo $(BIN)/prefect-taskrun run examples/parent_child.py --flow parent \
+		--result get_task_run_result-1 --database-url sqlite:///.demo/prefect.db
+
+## Runs all tests.
+test: $(VENV)/test
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/develop
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/develop
+	$(BIN)/mypy
+
+format: $(VENV)/develop
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/test
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) .demo .tox build *.egg-info
+
+$(BIN)/python:
+	python=$$($(CHOOSE_PYTHON)); test -n "$$python" && "$$python" -m venv $(VENV)
+
+# one file per set of dependencies says that it is installed
+$(VENV)/server: $(BIN)/python setup.cfg
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[server]'
+	@touch $@
+
+$(VENV)/test: $(BIN)/python setup.cfg
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[server,test]'
+	@touch $@
+
+$(VENV)/develop: $(VENV)/test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[server,test,develop]'
+	@touch $@

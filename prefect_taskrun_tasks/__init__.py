@@ -1,0 +1,37 @@
+"""Flows of flows for Prefect 1: create child flow runs, wait for them, and use the results of their tasks.
+
+Everything here is a drop-in for its namesake in `prefect.backend` or `prefect.tasks.prefect`: change the import, and
+nothing else.
+"""
+
+from .tasks import (
+    CancelFlowRun,
+    CreateFlowRun,
+    GetTaskRunResult,
+    WaitForFlowRun,
+    cancel_flow_run,
+    create_flow_run,
+    get_task_run_result,
+    wait_for_flow_run,
+)
+from .views import FlowRunLog, FlowRunView, FlowView, TaskRunView
+from .waiting import check_for_compatible_agents, watch_flow_run
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CancelFlowRun",
+    "CreateFlowRun",
+    "FlowRunLog",
+    "FlowRunView",
+    "FlowView",
+    "GetTaskRunResult",
+    "TaskRunView",
+    "WaitForFlowRun",
+    "cancel_flow_run",
+    "check_for_compatible_agents",
+    "create_flow_run",
+    "get_task_run_result",
+    "wait_for_flow_run",
+    "watch_flow_run",
+]

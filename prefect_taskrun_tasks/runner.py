@@ -1,0 +1,228 @@
+"""Backend and agent for one machine, for as long as a block lasts: to register flows and to run them."""
+
+import os
+import runpy
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import traceback
+from contextlib import ExitStack, redirect_stdout
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
+
+import prefect
+from prefect.engine.state import Cancelled
+from prefect.utilities.configuration import set_temporary_config
+
+from . import api
+from .server import Backend
+from .views import FlowRunLog, FlowRunView
+from .waiting import watch_flow_run
+
+#: Seconds for the agent to stop its flow runs and itself
+AGENT_GRACE = 10.0
+
+
+class RegistrationFailed(Exception):
+    """The flows of a file could not be registered. What went wrong was printed."""
+
+
+class AgentFailed(Exception):
+    """The agent has ended, so that nothing would be run any more."""
+
+
+class LocalRunner:
+    """An embedded backend and a Prefect local agent, both of which stop when the block ends.
+
+    Within the block this process's Prefect talks to that backend. Flow runs that are unfinished when it ends are
+    stopped and marked as Cancelled. Needs the extra ``[server]``.
+
+    Args:
+        database_url: where the backend keeps everything, such as ``sqlite:///prefect.db``; default: a temporary file.
+        port: of the backend, on 127.0.0.1; default: a free one.
+        import_paths: folders from which flow runs may import modules, besides the current one.
+
+    Raises:
+        DatabaseUnusable: the database cannot be opened.
+        PortUnavailable: something else listens there.
+
+    Example:
+        >>> with LocalRunner() as local:
+        ...     local.register("flows.py")
+        ...     flow_run = local.run("parent", parameters={"size": 5})
+        ...     flow_run.get_task_run("get_task_run_result-1").get_result()
+    """
+
+    def __init__(self, database_url: Optional[str] = None, port: int = 0, import_paths: Sequence[str] = ()) -> None:
+        self._database_url = database_url
+        self._import_paths = import_paths
+        self._port = port
+        self._stack = ExitStack()
+        self._flow_ids: Dict[str, Optional[str]] = {}
+
+    def __enter__(self) -> "LocalRunner":
+        with ExitStack() as stack:
+            directory = Path(tempfile.mkdtemp(prefix="prefect-taskrun-"))
+            stack.callback(shutil.rmtree, directory, ignore_errors=True)
+            address = f"http://127.0.0.1:{_free_port()}"
+            database_url = self._database_url or f"sqlite:///{directory / 'prefect.db'}"
+            #: the embedded backend
+            self.backend = stack.enter_context(Backend(database_url, port=self._port, agent_addresses=[address]))
+            stack.enter_context(set_temporary_config(settings(self.backend.url)))
+            stack.callback(_cancel_unfinished)
+            self._agent = stack.enter_context(
+                _AgentProcess(address, self._agent_environment(), directory / "agent.log")
+            )
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.close()
+
+    @property
+    def environment(self) -> Dict[str, str]:
+        """This process's environment, with the variables that point other processes' Prefect at the backend."""
+        variables = {f"PREFECT__{k.upper().replace('.', '__')}": v for k, v in settings(self.backend.url).items()}
+        return {**os.environ, **variables}
+
+    def _agent_environment(self) -> Dict[str, str]:
+        environment = self.environment
+        # the agent puts what it finds here before its flow runs' own
+        paths = [*map(os.path.abspath, self._import_paths), environment.get("PYTHONPATH", "")]
+        return {**environment, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+
+    def register(self, path: str, project_name: str = "default") -> List[str]:
+        """Registers all flows of a file, as `prefect.Flow.register` does. What it prints goes to standard error.
+
+        Args:
+            path: a Python file.
+            project_name: created if it is not there yet.
+
+        Returns:
+            The flows' names.
+
+        Raises:
+            RegistrationFailed: the file cannot be loaded, has no flows, or a flow cannot be registered.
+        """
+        prefect.Client().create_project(project_name)
+        flows = _flows_of(path)
+        with redirect_stdout(sys.stderr):
+            for flow in flows:
+                try:
+                    # the flow as it is now is stored, with a result location for its tasks; its schedule is not for
+                    # a backend that is there for one run
+                    self._flow_ids[flow.name] = flow.register(project_name, set_schedule_active=False, no_url=True)
+                except Exception as error:
+                    raise RegistrationFailed(
+                        f"The flow {flow.name!r} of {path} cannot be registered: {error}"
+                    ) from error
+        return [flow.name for flow in flows]
+
+    def run(
+        self,
+        flow_name: str,
+        parameters: Optional[Mapping[str, Any]] = None,
+        on_log: Callable[[FlowRunLog], None] = lambda log: None,
+    ) -> FlowRunView:
+        """Runs a flow that was registered, until it has finished.
+
+        Args:
+            flow_name: name of the flow.
+            parameters: parameter name -> value.
+            on_log: called with each change of state and each log, as they come.
+
+        Returns:
+            A view of the finished flow run.
+
+        Raises:
+            KeyError: no flow of that name was registered here.
+            AgentFailed: the agent has ended.
+            prefect.exceptions.ClientError: the backend refused, for example because a required parameter is missing.
+        """
+        flow_run_id = api.create_flow_run(
+            flow_name, flow_id=self._flow_ids[flow_name], parameters=dict(parameters or {})
+        )
+        for log in watch_flow_run(flow_run_id, before_poll=self._agent.check):
+            on_log(log)
+        return FlowRunView.from_flow_run_id(flow_run_id)
+
+
+def _flows_of(path: str) -> List[prefect.Flow]:
+    """The flows that a file defines. It is run as ``prefect register`` runs it."""
+    folder = str(Path(path).resolve().parent)
+    sys.path.insert(0, folder)
+    try:
+        with prefect.context(loading_flow=True, local_script_path=os.path.abspath(path)), redirect_stdout(sys.stderr):
+            namespace = runpy.run_path(path, run_name="<flow>")
+    except Exception as error:
+        raise RegistrationFailed(f"{path} cannot be loaded:\n{traceback.format_exc()}") from error
+    finally:
+        sys.path.remove(folder)
+    flows = [value for value in namespace.values() if isinstance(value, prefect.Flow)]
+    if not flows:
+        raise RegistrationFailed(f"There is no flow in {path}.")
+    return flows
+
+
+def settings(url: str) -> Dict[str, str]:
+    """Prefect's configuration for the backend at `url`. An account with Prefect Cloud must not get in the way."""
+    return {
+        "backend": "server",
+        "server.endpoint": url,
+        "cloud.api": url,
+        "cloud.api_key": "",
+        "cloud.tenant_id": "",
+    }
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+def _cancel_unfinished() -> None:
+    """Marks flow runs as Cancelled whose processes have been stopped."""
+    client = prefect.Client()
+    finished = ["Success", "Failed", "Cancelled", "TimedOut", "Finished", "Skipped", "Cached", "Looped", "Mapped"]
+    for row in api.find("flow_run", {"state": {"_nin": finished}}, fields="id name state"):
+        print(f"Stopped flow run {row['name']!r} ({row['id']}), which was {row['state']}.", file=sys.stderr)
+        client.set_flow_run_state(row["id"], Cancelled("Stopped together with the backend and agent that ran it."))
+
+
+class _AgentProcess:
+    """The process of `prefect_taskrun_tasks.agent`, which lives as long as the pipe to it."""
+
+    def __init__(self, address: str, environment: Mapping[str, str], log: Path) -> None:
+        self._log = log
+        with log.open("wb") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", f"{__package__}.agent", address],
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=dict(environment),
+                # an interrupt from the keyboard is for this process, which then ends the agent in its own time
+                start_new_session=True,
+            )
+
+    def check(self) -> None:
+        """Raises `AgentFailed` if it has ended."""
+        if self._process.poll() is not None:
+            raise AgentFailed(
+                f"The agent has ended with exit code {self._process.returncode}. Its last output:\n"
+                + self._log.read_text(errors="replace")[-2000:]
+            )
+
+    def __enter__(self) -> "_AgentProcess":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(AGENT_GRACE)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._process.pid, 9)
+            self._process.wait()

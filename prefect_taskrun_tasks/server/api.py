@@ -1,0 +1,183 @@
+"""The API as an object: a request's body in, the answer out, without a socket."""
+
+import json
+import logging
+from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
+
+import graphql
+from graphql import GraphQLError, get_named_type
+from sqlalchemy import Connection
+
+from . import document, reading, schema, tables
+from .database import Database, Row, Transaction
+from .document import InvalidDocument, Operation, Selection
+from .errors import Refused
+from .rules import agents, artifacts, flow_runs, flows, logs, schedules, states, task_runs, tenants
+
+logger = logging.getLogger(__name__)
+
+Answer = Dict[str, Any]
+
+_RULES = (agents, artifacts, flow_runs, flows, logs, schedules, states, task_runs, tenants)
+
+#: Operations in one batch
+LARGEST_BATCH = 25
+
+
+class BadRequest(Exception):
+    """A body that is no GraphQL request."""
+
+
+def _refuse_constant(name: str) -> None:
+    raise BadRequest(f"{name} is not JSON")
+
+
+class Api:
+    """Answers GraphQL requests from a database.
+
+    Args:
+        database: where everything is kept.
+        on_queued: called when a flow run has become ready for an agent.
+    """
+
+    def __init__(self, database: Database, on_queued: Callable[[], None] = lambda: None) -> None:
+        self._database = database
+        self._on_queued = on_queued
+        self._schema = schema.build()
+        assert self._schema.mutation_type is not None
+        #: mutation name -> the rule of that name
+        self._rules: Dict[str, Callable[..., Row]] = {
+            name: next(getattr(module, name) for module in _RULES if hasattr(module, name))
+            for name in self._schema.mutation_type.fields
+        }
+
+    def answer(self, body: bytes, headers: Optional[Mapping[str, str]] = None) -> Tuple[int, Any]:
+        """HTTP status and JSON value for a request's body.
+
+        A document that cannot be executed is answered with 400. One that can is answered with 200, also when a
+        field of it fails, because the Prefect client repeats a request that is answered with 5xx.
+        """
+        try:
+            request = json.loads(body, parse_constant=_refuse_constant)
+        except (ValueError, BadRequest, RecursionError) as error:
+            return 400, _bad_request(f"The request's body is not JSON: {error}")
+        if not isinstance(request, list):
+            return self._answer_one(request, headers or {})
+        if len(request) > LARGEST_BATCH:
+            return 400, _bad_request(f"A batch holds at most {LARGEST_BATCH} operations, not {len(request)}.")
+        # the errors of one operation are its own
+        return 200, [self._answer_one(each, headers or {})[1] for each in request]
+
+    def _answer_one(self, request: Any, headers: Mapping[str, str]) -> Tuple[int, Answer]:
+        try:
+            text, variables, name = _request(request)
+            operation = document.read(self._schema, text, variables, name)
+        except BadRequest as error:
+            return 400, _bad_request(str(error))
+        except InvalidDocument as invalid:
+            return 400, {"errors": [_error(each, "GRAPHQL_VALIDATION_FAILED") for each in invalid.errors]}
+        if operation.is_introspection:
+            result = graphql.graphql_sync(self._schema, text, variable_values=variables, operation_name=name)
+            return 200, dict(result.formatted)
+        return 200, self._execute(operation, headers)
+
+    def _execute(self, operation: Operation, headers: Mapping[str, str]) -> Answer:
+        data: Answer = {}
+        errors: List[Answer] = []
+        for field in operation.selections:
+            try:
+                data[field.key] = self._field(operation, field, headers)
+            except Refused as refused:
+                data[field.key] = None
+                errors.append(_error(GraphQLError(str(refused), path=[field.key]), "INTERNAL_SERVER_ERROR"))
+            except Exception:
+                # details are for the log: they may hold SQL and paths
+                logger.exception("The field %r could not be answered", field.name)
+                message = f"{field.name} failed inside the backend. Its log says why."
+                data[field.key] = None
+                errors.append(_error(GraphQLError(message, path=[field.key]), "INTERNAL_SERVER_ERROR"))
+        return {"data": data, "errors": errors} if errors else {"data": data}
+
+    def _field(self, operation: Operation, field: Selection, headers: Mapping[str, str]) -> Any:
+        if field.name == "__typename":
+            return operation.root.name
+        kind = get_named_type(operation.root.fields[field.name].type).name
+        if operation.is_mutation:
+            return document.pick(self._mutate(field, headers), kind, field.fields)
+        with self._database.read() as connection:
+            if field.name in _QUERIES:
+                return document.pick(_QUERIES[field.name](connection, **field.arguments), kind, field.fields)
+            return _read(connection, field)
+
+    def _mutate(self, field: Selection, headers: Mapping[str, str]) -> Row:
+        caller = {
+            "agent_id": headers.get("x-prefect-agent-id"),
+            "core_version": headers.get("x-prefect-core-version"),
+        }
+        with self._database.write(**caller) as tx:
+            value = self._rules[field.name](tx, **field.arguments["input"])
+        if tx.queued:
+            self._on_queued()
+        return value
+
+
+def _read(connection: Connection, field: Selection) -> Any:
+    """A root field that is a table, or a table's ``_by_pk`` or ``_aggregate``."""
+    if field.name in tables.metadata.tables:
+        return reading.rows(connection, tables.metadata.tables[field.name], field.fields, field.arguments)
+    table, _, what = field.name.rpartition("_aggregate")
+    if table and not what:
+        return reading.aggregate(connection, tables.metadata.tables[table], field)
+    table = field.name[: -len("_by_pk")]
+    where = {"where": {"id": {"_eq": field.arguments["id"]}}}
+    found = reading.rows(connection, tables.metadata.tables[table], field.fields, where)
+    return found[0] if found else None
+
+
+def _hello(connection: Connection) -> str:
+    return "👋"
+
+
+def _api(connection: Connection) -> Row:
+    return {"backend": "SERVER", "mode": "normal", "version": "embedded", "core_version": None}
+
+
+def _task_run_info(connection: Connection, task_run_id: str) -> Row:
+    return task_runs.get_task_run_info(Transaction(connection), task_run_id)
+
+
+#: Queries that are not tables
+_QUERIES: Dict[str, Callable[..., Any]] = {
+    "hello": _hello,
+    "api": _api,
+    "get_task_run_info": _task_run_info,
+}
+
+
+def _request(request: Any) -> Tuple[str, Dict[str, Any], Optional[str]]:
+    """Query text, variables and operation name of a request."""
+    if not isinstance(request, dict) or not isinstance(request.get("query"), str):
+        raise BadRequest('A request is an object {"query": "...", "variables": {...}}.')
+    variables = request.get("variables")
+    if isinstance(variables, str):
+        # the Prefect client sends variables as JSON text inside the JSON
+        try:
+            variables = json.loads(variables, parse_constant=_refuse_constant)
+        except (ValueError, RecursionError) as error:
+            raise BadRequest(f"The variables are not JSON: {error}") from error
+    if not isinstance(variables, (dict, type(None))):
+        raise BadRequest("The variables must be an object.")
+    name = request.get("operationName")
+    if not isinstance(name, (str, type(None))):
+        raise BadRequest("The operationName must be a string.")
+    return request["query"], variables or {}, name
+
+
+def _error(error: GraphQLError, code: str) -> Answer:
+    formatted: Answer = dict(error.formatted)
+    formatted["extensions"] = {"code": code}
+    return formatted
+
+
+def _bad_request(message: str) -> Answer:
+    return {"errors": [_error(GraphQLError(message), "BAD_REQUEST")]}

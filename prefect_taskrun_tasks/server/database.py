@@ -1,0 +1,159 @@
+"""The SQLite file: one writer at a time, readers that never wait for it, and transactions that rules work on."""
+
+import sqlite3
+import threading
+from contextlib import contextmanager
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional
+
+from sqlalchemy import Connection, Table, create_engine, event, make_url, select
+from sqlalchemy.exc import ArgumentError, DatabaseError
+
+from . import tables
+from .clock import now
+
+#: Version of the tables, kept in the file's ``PRAGMA user_version``
+SCHEMA_VERSION = 1
+
+#: Requests that are worked on at once; each may hold one connection
+CONNECTIONS = 8
+
+Row = Mapping[str, Any]
+
+
+class DatabaseUnusable(Exception):
+    """The database cannot be opened, or is not one of ours."""
+
+
+class Transaction:
+    """What a rule works on: one write transaction, and who asked for it.
+
+    Args:
+        connection: an open SQLAlchemy connection.
+        agent_id: the agent that sent the request, from its ``X-PREFECT-AGENT-ID`` header.
+        core_version: the caller's Prefect version, from ``X-PREFECT-CORE-VERSION``.
+    """
+
+    def __init__(
+        self, connection: Connection, agent_id: Optional[str] = None, core_version: Optional[str] = None
+    ) -> None:
+        self.connection = connection
+        self.agent_id = agent_id
+        self.core_version = core_version
+        #: a run became ready for an agent: agents are told once the transaction is stored
+        self.queued = False
+
+    def rows(self, statement: Any) -> List[Row]:
+        return [dict(row) for row in self.connection.execute(statement).mappings()]
+
+    def row(self, statement: Any) -> Optional[Row]:
+        found = self.connection.execute(statement).mappings().first()
+        return None if found is None else dict(found)
+
+    def get(self, table: Table, id: str) -> Optional[Row]:
+        return self.row(select(table).where(table.c.id == id))
+
+    def insert(self, table: Table, **values: Any) -> str:
+        """Stores one row and returns its id."""
+        values.setdefault("id", tables.new_id())
+        self.connection.execute(table.insert().values(values))
+        return str(values["id"])
+
+    def insert_many(self, table: Table, rows: Iterable[Dict[str, Any]]) -> None:
+        rows = list(rows)
+        if rows:
+            self.connection.execute(table.insert(), rows)
+
+    def update(self, table: Table, *where: Any, **values: Any) -> int:
+        """Changes the rows that match and returns how many did."""
+        return self.connection.execute(table.update().where(*where).values(values)).rowcount
+
+    def delete(self, table: Table, *where: Any) -> int:
+        """Deletes the rows that match, and all that hangs on them; returns how many matched."""
+        return self.connection.execute(table.delete().where(*where)).rowcount
+
+
+class Database:
+    """A backend's data, by SQLAlchemy URL.
+
+    Args:
+        url: ``sqlite:///relative.db``, ``sqlite:////absolute.db``.
+
+    Raises:
+        DatabaseUnusable: the URL is not SQLite's, the file cannot be opened, is no database, or was written by
+            a newer version of this package.
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            parsed = make_url(url)
+        except ArgumentError as error:
+            raise DatabaseUnusable(f"{url!r} is not a database URL. Give one such as sqlite:///prefect.db") from error
+        if parsed.get_backend_name() != "sqlite" or parsed.database in (None, "", ":memory:"):
+            raise DatabaseUnusable(
+                f"{parsed.render_as_string()!r} is not an SQLite file. Give a URL such as sqlite:///prefect.db"
+            )
+        self.url = url
+        self._engine = create_engine(parsed, pool_size=CONNECTIONS + 2, max_overflow=4)
+        # SQLite lets one writer in at a time; waiting here is fair and costs nothing, its own waiting polls
+        self._writer = threading.Lock()
+        event.listen(self._engine, "connect", _on_connect)
+        event.listen(self._engine, "begin", _on_begin)
+        try:
+            self._create()
+        except DatabaseError as error:
+            raise DatabaseUnusable(
+                f"The database {parsed.database!r} cannot be used: {error.orig}. Is it an SQLite file, in a folder "
+                "that exists and may be written to?"
+            ) from error
+
+    def _create(self) -> None:
+        with self._write_connection() as connection:
+            version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
+            if version > SCHEMA_VERSION:
+                raise DatabaseUnusable(
+                    f"The database {self._engine.url.database!r} has schema version {version}, this package knows "
+                    f"versions up to {SCHEMA_VERSION}. Update prefect-taskrun-tasks, or name another file."
+                )
+            if version == 0:
+                tables.metadata.create_all(connection)
+                connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
+                tenant = {"id": tables.new_id(), "name": "default", "slug": "default", "created": now()}
+                connection.execute(tables.tenant.insert().values(tenant))
+
+    @contextmanager
+    def _write_connection(self) -> Iterator[Connection]:
+        with self._writer, self._engine.connect().execution_options(writes=True) as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def write(self, **caller: Any) -> Iterator[Transaction]:
+        """A write transaction: stored when the block ends, undone when it raises."""
+        with self._write_connection() as connection:
+            yield Transaction(connection, **caller)
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """One consistent picture of the data, while others write."""
+        with self._engine.connect() as connection, connection.begin():
+            yield connection
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+
+def _on_connect(connection: sqlite3.Connection, record: Any) -> None:
+    # transactions are begun by _on_begin; by itself the driver would begin them late, and never for reads
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA busy_timeout = 10000")
+    cursor.execute("PRAGMA journal_mode = WAL")
+    # with WAL, NORMAL keeps every stored transaction when the process is killed
+    cursor.execute("PRAGMA synchronous = NORMAL")
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.close()
+
+
+def _on_begin(connection: Connection) -> None:
+    # a transaction that reads first and then writes is refused when another wrote in between; IMMEDIATE is not
+    writes = connection.get_execution_options().get("writes")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

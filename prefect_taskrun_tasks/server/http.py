@@ -1,0 +1,140 @@
+"""The API over HTTP, on a socket of this machine, served from a thread or for good."""
+
+import asyncio
+import json
+import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import Any, AsyncIterator, Iterable, Optional
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from .api import Api
+from .database import CONNECTIONS, Database
+from .poke import Poker
+from .services import Services
+
+#: Bytes. A batch of logs is up to 4 MB, and as JSON inside JSON its quotes are escaped twice.
+LARGEST_BODY = 32 * 1024 * 1024
+
+#: Seconds that requests under way may take when the backend stops
+GRACE = 5
+
+
+class PortUnavailable(Exception):
+    """The address cannot be listened on."""
+
+
+def _json(status: int, value: Any) -> Response:
+    return Response(json.dumps(value), status, media_type="application/json")
+
+
+class Backend:
+    """The embedded Prefect 1 backend.
+
+    Args:
+        database_url: where to keep everything, such as ``sqlite:///prefect.db``.
+        host: address to listen on.
+        port: port to listen on; 0 takes a free one.
+        agent_addresses: ``--agent-address`` of agents to poke when a flow run is ready.
+
+    Raises:
+        DatabaseUnusable: see `Database`.
+        PortUnavailable: something else listens there.
+
+    Example:
+        >>> with Backend("sqlite:///prefect.db", port=0) as backend:
+        ...     requests.post(backend.url, json={"query": "{ hello }"})
+    """
+
+    def __init__(
+        self,
+        database_url: str,
+        host: str = "127.0.0.1",
+        port: int = 4200,
+        agent_addresses: Iterable[str] = (),
+    ) -> None:
+        self._socket = _listen(host, port)
+        try:
+            self._database = Database(database_url)
+        except BaseException:
+            self._socket.close()
+            raise
+        self._poker = Poker(agent_addresses)
+        self._services = Services(self._database, self._poker.poke)
+        self._api = Api(self._database, self._poker.poke)
+        self._workers = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="request")
+        #: the address to give to Prefect
+        self.url = f"http://{host}:{self._socket.getsockname()[1]}"
+        config = uvicorn.Config(
+            self.app(), log_config=None, access_log=False, lifespan="on", timeout_graceful_shutdown=GRACE
+        )
+        self._server = uvicorn.Server(config)
+        self._thread: Optional[threading.Thread] = None
+
+    def app(self) -> Starlette:
+        """The ASGI application."""
+
+        @asynccontextmanager
+        async def lifespan(app: Starlette) -> AsyncIterator[None]:
+            self._poker.start()
+            self._services.start()
+            yield
+            self._services.stop()
+            self._poker.stop()
+            self._workers.shutdown()
+            self._database.close()
+
+        routes = [
+            Route("/health", self._health),
+            Route("/", self._graphql, methods=["POST"]),
+            Route("/graphql", self._graphql, methods=["POST"]),
+            Route("/graphql/", self._graphql, methods=["POST"]),
+        ]
+        return Starlette(routes=routes, lifespan=lifespan)
+
+    async def _health(self, request: Request) -> Response:
+        return _json(200, {"status": "ok"})
+
+    async def _graphql(self, request: Request) -> Response:
+        body = bytearray()
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > LARGEST_BODY:
+                message = f"The request is larger than {LARGEST_BODY} bytes."
+                return _json(413, {"errors": [{"message": message, "extensions": {"code": "TOO_LARGE"}}]})
+        loop = asyncio.get_running_loop()
+
+        def answer() -> Response:
+            return _json(*self._api.answer(bytes(body), request.headers))
+
+        return await loop.run_in_executor(self._workers, answer)
+
+    def serve(self) -> None:
+        """Serves until the process is told to stop (SIGINT, SIGTERM)."""
+        self._server.run(sockets=[self._socket])
+
+    def __enter__(self) -> "Backend":
+        self._thread = threading.Thread(target=self.serve, name="backend", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._server.should_exit = True
+        assert self._thread is not None
+        self._thread.join(GRACE + 5)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        # requests are accepted from here on, and answered as soon as the server runs
+        return socket.create_server((host, port), backlog=512)
+    except (OSError, OverflowError) as error:
+        raise PortUnavailable(
+            f"Cannot listen on {host}:{port}: {error}. Is another backend running? Choose another port with --port."
+        ) from error

@@ -1,0 +1,284 @@
+"""
+Reading: from a tree of selections on a table to SQL, and from rows to the answer.
+
+Everything follows the table metadata. A request costs one statement for its root and one for each relationship
+that it selects, however many rows there are.
+"""
+
+import operator
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    FromClause,
+    Table,
+    and_,
+    false,
+    func,
+    not_,
+    or_,
+    select,
+    true,
+)
+
+from . import tables
+from .document import Selection
+
+Shaped = Dict[str, Any]
+
+#: Keys in one ``IN (...)``; SQLite takes 32,766 parameters in a statement
+KEYS = 10_000
+
+
+class Relationship(NamedTuple):
+    """How rows of one table find rows of another: `local` here equals `remote` there."""
+
+    local: str
+    table: Table
+    remote: str
+    #: a list of rows, with arguments and an aggregate; else one row or null
+    is_many: bool
+
+
+def _relationships() -> Dict[str, Dict[str, Relationship]]:
+    found: Dict[str, Dict[str, Relationship]] = {name: {} for name in tables.metadata.tables}
+    for table in tables.metadata.tables.values():
+        for key in table.foreign_keys:
+            column, other = key.parent, key.column.table
+            assert isinstance(other, Table)
+            if column.info["name"]:
+                found[table.name][column.info["name"]] = Relationship(column.name, other, "id", False)
+            if column.info["reverse"]:
+                found[other.name][column.info["reverse"]] = Relationship("id", table, column.name, True)
+    return found
+
+
+#: table name -> relationship name -> relationship
+RELATIONSHIPS = _relationships()
+
+#: Comparison operators by name; each is called with a column and the value compared with
+COMPARISONS: Dict[str, Callable[[Any, Any], Any]] = {
+    "_eq": operator.eq,
+    "_neq": operator.ne,
+    "_gt": operator.gt,
+    "_gte": operator.ge,
+    "_lt": operator.lt,
+    "_lte": operator.le,
+    "_in": lambda column, values: column.in_(values),
+    "_nin": lambda column, values: column.not_in(values),
+    "_ilike": lambda column, pattern: column.ilike(pattern),
+    "_is_null": lambda column, null: column.is_(None) if null else column.is_not(None),
+}
+
+
+def condition(source: FromClause, table: Table, where: Optional[Shaped]) -> "ColumnElement[bool]":
+    """The SQL of a `where`; nulls and empty objects in it restrict nothing, as in Hasura with null collapse."""
+    terms: List[ColumnElement[bool]] = []
+    for name, value in (where or {}).items():
+        if value is None:
+            continue
+        if name in ("_and", "_or"):
+            inner = [condition(source, table, each) for each in value]
+            terms.append(and_(true(), *inner) if name == "_and" else or_(false(), *inner))
+        elif name == "_not":
+            terms.append(not_(condition(source, table, value)))
+        elif name in RELATIONSHIPS[table.name]:
+            related = RELATIONSHIPS[table.name][name]
+            other = related.table.alias()
+            joined = other.c[related.remote] == source.c[related.local]
+            terms.append(select(1).where(joined, condition(other, related.table, value)).exists())
+        else:
+            column = source.c[name]
+            terms += [
+                COMPARISONS[operation](column, operand) for operation, operand in value.items() if operand is not None
+            ]
+    return and_(true(), *terms)
+
+
+def ordering(source: FromClause, table: Table, order_by: Sequence[Shaped]) -> "List[ColumnElement[Any]]":
+    """The SQL of an `order_by`; ascending puts nulls last and descending first, as in PostgreSQL."""
+    ordered: List[ColumnElement[Any]] = []
+    for path, direction in _order_paths(order_by):
+        column = _ordered_column(source, table, path)
+        word, _, nulls = direction.partition("_nulls_")
+        by = column.desc() if word == "desc" else column.asc()
+        if len(path) > 1 or table.c[path[0]].nullable:
+            first = nulls == "first" if nulls else word == "desc"
+            by = by.nulls_first() if first else by.nulls_last()
+        ordered.append(by)
+    return ordered
+
+
+def _order_paths(order_by: Sequence[Shaped]) -> Iterator[Tuple[List[str], str]]:
+    for each in order_by:
+        for name, value in each.items():
+            if isinstance(value, dict):
+                for path, direction in _order_paths([value]):
+                    yield [name, *path], direction
+            elif value is not None:
+                yield [name], value
+
+
+def _ordered_column(source: FromClause, table: Table, path: List[str]) -> "ColumnElement[Any]":
+    if len(path) == 1:
+        return source.c[path[0]]
+    related = RELATIONSHIPS[table.name][path[0]]
+    other = related.table.alias()
+    column = _ordered_column(other, related.table, path[1:])
+    return select(column).where(other.c[related.remote] == source.c[related.local]).scalar_subquery()
+
+
+class _Among(NamedTuple):
+    """Rows are wanted for many parents at once: those whose `column` is one of `keys`, per key."""
+
+    column: str
+    keys: List[Any]
+
+
+def _selected(
+    table: Table, arguments: Shaped, among: Optional[_Among]
+) -> "Tuple[FromClause, List[ColumnElement[bool]], List[ColumnElement[Any]], Optional[int], Optional[int]]":
+    """What `where`, `distinct_on`, `limit` and `offset` leave, as (source, conditions, order, limit, offset)."""
+    order_by = arguments.get("order_by") or []
+    limit, offset = arguments.get("limit"), arguments.get("offset")
+    source: FromClause = table.alias()
+    conditions: List[ColumnElement[bool]] = [condition(source, table, arguments.get("where"))]
+    if among:
+        conditions.append(source.c[among.column].in_(among.keys))
+
+    def ranked(label: str, partition: List[str]) -> FromClause:
+        order = ordering(source, table, order_by) or [source.c.id]
+        rank = func.row_number().over(partition_by=[source.c[name] for name in partition], order_by=order)
+        return select(source, rank.label(label)).where(*conditions).subquery()
+
+    per_parent = [among.column] if among else []
+    if arguments.get("distinct_on"):
+        source = ranked("distinct_rank", per_parent + arguments["distinct_on"])
+        conditions = [source.c.distinct_rank == 1]
+    if among and (limit is not None or offset):
+        source = ranked("parent_rank", per_parent)
+        conditions = [source.c.parent_rank > (offset or 0)]
+        if limit is not None:
+            conditions.append(source.c.parent_rank <= (offset or 0) + limit)
+        limit = offset = None
+    return source, conditions, ordering(source, table, order_by), limit, offset
+
+
+def rows(connection: Connection, table: Table, fields: List[Selection], arguments: Shaped) -> List[Shaped]:
+    """The rows of `table` that `arguments` (where, order_by, limit, offset, distinct_on) ask for, as `fields`."""
+    return [row for _, row in _rows(connection, table, fields, arguments, None)]
+
+
+def _rows(
+    connection: Connection,
+    table: Table,
+    fields: List[Selection],
+    arguments: Shaped,
+    among: Optional[_Among],
+) -> List[Tuple[Any, Shaped]]:
+    """Pairs of the parent's key (None at the root) and a shaped row."""
+    source, conditions, order, limit, offset = _selected(table, arguments, among)
+    related = RELATIONSHIPS[table.name]
+    names = {each.name for each in fields if each.name in table.c}
+    names |= {related[_relationship_name(each.name)].local for each in fields if each.fields}
+    if among:
+        names.add(among.column)
+    columns = sorted(names or {"id"})
+    statement = select(*[source.c[name] for name in columns]).where(*conditions).order_by(*order)
+    found = connection.execute(statement.limit(limit).offset(offset)).mappings().all()
+
+    shaped: List[Shaped] = [{} for _ in found]
+    for each in fields:
+        if each.fields:
+            relationship = related[_relationship_name(each.name)]
+            keys = [row[relationship.local] for row in found]
+            values = _related(connection, relationship, each, keys)
+            for row, key in zip(shaped, keys):
+                row[each.key] = values(key)
+        elif each.name == "__typename":
+            for row in shaped:
+                row[each.key] = table.name
+        else:
+            for row, stored in zip(shaped, found):
+                row[each.key] = stored[each.name]
+    return [(row[among.column] if among else None, shape) for row, shape in zip(found, shaped)]
+
+
+def _relationship_name(field: str) -> str:
+    return field[: -len("_aggregate")] if field.endswith("_aggregate") else field
+
+
+def _related(
+    connection: Connection, relationship: Relationship, field: Selection, keys: List[Any]
+) -> Callable[[Any], Any]:
+    """What `field` is for each parent key."""
+    distinct = list(dict.fromkeys(key for key in keys if key is not None))
+    chunks = [_Among(relationship.remote, distinct[i : i + KEYS]) for i in range(0, len(distinct), KEYS)]
+    found: Dict[Any, Any] = {}
+    if field.name.endswith("_aggregate"):
+        for among in chunks:
+            found.update(_aggregates(connection, relationship.table, field, among))
+        return lambda key: found.get(key) or _aggregate_of(relationship.table, field, [], {})
+    for among in chunks:
+        for key, row in _rows(connection, relationship.table, field.fields, field.arguments, among):
+            found.setdefault(key, []).append(row)
+    if relationship.is_many:
+        return lambda key: found.get(key, [])
+    return lambda key: found[key][0] if key in found else None
+
+
+def aggregate(connection: Connection, table: Table, field: Selection) -> Shaped:
+    """``{aggregate: {count}, nodes: [...]}`` of the rows that the field's arguments ask for."""
+    return _aggregates(connection, table, field, None)[None]
+
+
+def _aggregates(connection: Connection, table: Table, field: Selection, among: Optional[_Among]) -> Dict[Any, Shaped]:
+    nodes: Dict[Any, List[Shaped]] = {}
+    for each in field.fields:
+        if each.name == "nodes":
+            for key, row in _rows(connection, table, each.fields, field.arguments, among):
+                nodes.setdefault(key, []).append(row)
+
+    counted = [
+        count for each in field.fields if each.name == "aggregate" for count in each.fields if count.name == "count"
+    ]
+    source, conditions, order, limit, offset = _selected(table, field.arguments, among)
+    limited = select(source).where(*conditions).order_by(*order).limit(limit).offset(offset).subquery()
+    totals = [_count(limited, count.arguments) for count in counted]
+    grouped = [limited.c[among.column]] if among else []
+    statement = select(*grouped, *totals).select_from(limited).group_by(*grouped) if totals else None
+    counts: Dict[Any, Dict[str, int]] = {}
+    for found in connection.execute(statement) if statement is not None else []:
+        key, numbers = (found[0], found[1:]) if among else (None, found)
+        counts[key] = {count.key: number for count, number in zip(counted, numbers)}
+    return {
+        key: _aggregate_of(table, field, nodes.get(key, []), counts.get(key, {}))
+        for key in (among.keys if among else [None])
+    }
+
+
+def _count(source: FromClause, arguments: Shaped) -> "ColumnElement[int]":
+    columns = [source.c[name] for name in arguments.get("columns") or ()]
+    if not columns:
+        return func.count()
+    # PostgreSQL counts rows in which none of the columns is null; so does this, joined by a character that
+    # cannot be in them
+    value: Any = columns[0]
+    for column in columns[1:]:
+        value = value.concat("\x1f").concat(column)
+    return func.count(value.distinct() if arguments.get("distinct") else value)
+
+
+def _aggregate_of(table: Table, field: Selection, nodes: List[Shaped], counts: Dict[str, int]) -> Shaped:
+    def inner(each: Selection) -> Any:
+        if each.name == "nodes":
+            return nodes
+        if each.name == "__typename":
+            return f"{table.name}_aggregate"
+        return {
+            count.key: (f"{table.name}_aggregate_fields" if count.name == "__typename" else counts.get(count.key, 0))
+            for count in each.fields
+        }
+
+    return {each.key: inner(each) for each in field.fields}

@@ -1,0 +1,87 @@
+"""Agents, and the queue that they take flow runs from."""
+
+from typing import List, Optional
+
+from sqlalchemy import and_, or_, select
+
+from .. import tables
+from ..clock import ago, now
+from ..database import Row, Transaction
+from ..errors import Refused
+from .states import SCHEDULED
+
+#: Flow runs in one answer of the queue
+QUEUE_LENGTH = 25
+
+#: Seconds between two writes of an agent's `last_queried`; an agent may poll several times a second
+LAST_QUERIED_PRECISION = 1
+
+
+def register_agent(
+    tx: Transaction,
+    type: str,
+    tenant_id: Optional[str] = None,
+    labels: Optional[List[str]] = None,
+    agent_config_id: Optional[str] = None,
+    name: Optional[str] = None,
+) -> Row:
+    """The agent of that name, type, version and labels: an agent that starts again is still the same."""
+    if tenant_id is None:
+        first = tx.row(select(tables.tenant.c.id).order_by(tables.tenant.c.created).limit(1))
+        tenant_id = first["id"] if first else None
+    if tenant_id is None or tx.get(tables.tenant, tenant_id) is None:
+        raise Refused("No tenant found.")
+    agents, labels = tables.agent, sorted(labels or [])
+    alike = select(agents).where(
+        agents.c.tenant_id == tenant_id, agents.c.type == type, agents.c.core_version == tx.core_version
+    )
+    if name is not None:
+        alike = alike.where(agents.c.name == name)
+    for known in tx.rows(alike):
+        if known["labels"] == labels:
+            return {"id": known["id"]}
+    id = tx.insert(
+        agents,
+        tenant_id=tenant_id,
+        agent_config_id=agent_config_id,
+        name=name,
+        type=type,
+        core_version=tx.core_version,
+        labels=labels,
+    )
+    return {"id": id}
+
+
+def get_runs_in_queue(
+    tx: Transaction, tenant_id: str, before: Optional[str] = None, labels: Optional[List[str]] = None
+) -> Row:
+    """Flow runs that an agent with `labels` should start: due ones, and running ones with a task run that is due.
+
+    A run keeps its place in the queue until its state changes.
+    """
+    before, offered = before or now(), set(labels or [])
+    runs, task_runs = tables.flow_run, tables.task_run
+    due = and_(runs.c.state.in_(SCHEDULED), runs.c.state_start_time <= before)
+    waiting = select(task_runs.c.flow_run_id).where(
+        task_runs.c.state.in_(SCHEDULED), task_runs.c.state_start_time <= before
+    )
+    resumable = and_(runs.c.state == "Running", runs.c.id.in_(waiting))
+    queue = (
+        select(runs.c.id, runs.c.labels)
+        .where(runs.c.tenant_id == tenant_id, or_(due, resumable))
+        .order_by(runs.c.state_start_time.asc().nulls_last())
+    )
+    ready: List[str] = []
+    # labels are compared before the list is cut, so that runs for other agents cannot crowd out this one's
+    for run in tx.connection.execute(queue).mappings():
+        wanted = set(run["labels"] or [])
+        # a run without labels is for agents without labels
+        if wanted <= offered and bool(wanted) == bool(offered):
+            ready.append(run["id"])
+            if len(ready) == QUEUE_LENGTH:
+                break
+    if tx.agent_id:
+        agents = tables.agent
+        stale = agents.c.last_queried < ago(LAST_QUERIED_PRECISION)
+        tx.update(agents, agents.c.id == tx.agent_id, stale, last_queried=now())
+    return {"flow_run_ids": ready}

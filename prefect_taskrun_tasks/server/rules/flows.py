@@ -1,0 +1,234 @@
+"""Flows: registered in versions, of which the newest is the one that runs."""
+
+import base64
+import gzip
+import json
+from datetime import timedelta
+from typing import Any, Dict, List, Optional
+
+from sqlalchemy import func, select
+
+from .. import tables
+from ..database import Row, Transaction
+from ..errors import Refused
+from . import schedules, states
+
+
+def create_flow_from_compressed_string(tx: Transaction, serialized_flow: str, **options: Any) -> Row:
+    try:
+        text = gzip.decompress(base64.b64decode(serialized_flow, validate=True))
+        decoded = json.loads(text)
+    except (ValueError, OSError, EOFError) as error:
+        raise Refused(f"The compressed flow cannot be read: {error}") from error
+    return create_flow(tx, decoded, **options)
+
+
+def create_flow(
+    tx: Transaction,
+    serialized_flow: Any,
+    project_id: str,
+    version_group_id: Optional[str] = None,
+    set_schedule_active: Optional[bool] = True,
+    description: Optional[str] = None,
+    idempotency_key: Optional[str] = None,
+) -> Row:
+    """Registers a new version of a flow and archives the versions before it."""
+    if not isinstance(serialized_flow, dict) or not serialized_flow.get("name"):
+        raise Refused("A serialized flow must be an object with a name.")
+    project = tx.get(tables.project, project_id)
+    if project is None:
+        raise Refused("Invalid project.")
+
+    group_name = version_group_id or _known_group(tx, project_id, serialized_flow["name"])
+    group = _group(tx, project["tenant_id"], group_name) if group_name else None
+    if group is None:
+        id = tx.insert(
+            tables.flow_group,
+            tenant_id=project["tenant_id"],
+            name=group_name or tables.new_id(),
+            settings={
+                "heartbeat_enabled": True,
+                "lazarus_enabled": True,
+                "version_locking_enabled": False,
+                "idempotency_key": idempotency_key,
+            },
+        )
+        group = tx.get(tables.flow_group, id)
+    else:
+        if idempotency_key and group["settings"].get("idempotency_key") == idempotency_key:
+            unchanged = _unarchived(tx, group["id"])
+            if unchanged:
+                return {"id": unchanged[0]["id"]}
+        settings = {**group["settings"], "idempotency_key": idempotency_key}
+        tx.update(tables.flow_group, tables.flow_group.c.id == group["id"], settings=settings)
+    assert group is not None
+
+    replaced = _unarchived(tx, group["id"])
+    flow_id = _insert(tx, project, group, serialized_flow, description)
+    register_tasks(tx, flow_id, serialized_flow.get("tasks") or [])
+    register_edges(tx, flow_id, serialized_flow.get("edges") or [])
+    if set_schedule_active:
+        _activate_schedule(tx, flow_id)
+    for flow in replaced:
+        archive_flow(tx, flow["id"])
+    return {"id": flow_id}
+
+
+def _known_group(tx: Transaction, project_id: str, name: str) -> Optional[str]:
+    flows = tables.flow
+    newest = (
+        select(flows.c.version_group_id)
+        .where(flows.c.project_id == project_id, flows.c.name == name)
+        .order_by(flows.c.created.desc())
+        .limit(1)
+    )
+    row = tx.row(newest)
+    return row["version_group_id"] if row else None
+
+
+def _group(tx: Transaction, tenant_id: str, name: str) -> Optional[Row]:
+    groups = tables.flow_group
+    return tx.row(select(groups).where(groups.c.tenant_id == tenant_id, groups.c.name == name))
+
+
+def _unarchived(tx: Transaction, group_id: str) -> List[Row]:
+    flows = tables.flow
+    return tx.rows(
+        select(flows.c.id)
+        .where(flows.c.flow_group_id == group_id, flows.c.archived.is_(False))
+        .order_by(flows.c.version.desc())
+    )
+
+
+def _insert(tx: Transaction, project: Row, group: Row, serialized: Dict[str, Any], description: Optional[str]) -> str:
+    flows = tables.flow
+    versions = select(func.max(flows.c.version)).where(flows.c.flow_group_id == group["id"])
+    return tx.insert(
+        flows,
+        tenant_id=project["tenant_id"],
+        project_id=project["id"],
+        flow_group_id=group["id"],
+        version_group_id=group["name"],
+        name=serialized["name"],
+        description=description,
+        version=(tx.connection.execute(versions).scalar() or 0) + 1,
+        # tasks are added to it by register_tasks, edges are only kept as rows
+        serialized_flow={**serialized, "tasks": []},
+        environment=serialized.get("environment"),
+        run_config=serialized.get("run_config"),
+        storage=serialized.get("storage"),
+        parameters=serialized.get("parameters") or [],
+        core_version=serialized.get("__version__"),
+        schedule=serialized.get("schedule"),
+    )
+
+
+def _activate_schedule(tx: Transaction, flow_id: str) -> None:
+    # a schedule that cannot be active does not stop the registration, as in the original
+    savepoint = tx.connection.begin_nested()
+    try:
+        schedules.set_schedule_active(tx, flow_id)
+    except Refused:
+        savepoint.rollback()
+    else:
+        savepoint.commit()
+
+
+def register_tasks(tx: Transaction, flow_id: str, serialized_tasks: List[Dict[str, Any]]) -> Row:
+    """Adds tasks to a flow; those whose slug it has already are left alone, so that a request may come twice."""
+    flow = tx.get(tables.flow, flow_id)
+    if flow is None:
+        raise Refused(f"Flow {flow_id} not found.")
+    known = set(_task_ids(tx, flow_id))
+    added: Dict[str, Dict[str, Any]] = {}
+    for each in serialized_tasks:
+        if not isinstance(each, dict) or not each.get("slug"):
+            raise Refused(f"Every task of flow {flow['name']!r} needs a slug.")
+        if each["slug"] not in known:
+            added[each["slug"]] = each
+    tx.insert_many(
+        tables.task,
+        [
+            {
+                "tenant_id": flow["tenant_id"],
+                "flow_id": flow_id,
+                "name": each.get("name"),
+                "slug": slug,
+                "type": each.get("type"),
+                "max_retries": each.get("max_retries"),
+                "retry_delay": _interval(each.get("retry_delay")),
+                "trigger": (each.get("trigger") or {}).get("fn"),
+                "cache_key": each.get("cache_key"),
+                "tags": each.get("tags") or [],
+                "auto_generated": bool(each.get("auto_generated")),
+            }
+            for slug, each in added.items()
+        ],
+    )
+    if added:
+        serialized = dict(flow["serialized_flow"] or {})
+        serialized["tasks"] = [*(serialized.get("tasks") or []), *added.values()]
+        tx.update(tables.flow, tables.flow.c.id == flow_id, serialized_flow=serialized)
+    return {"success": True}
+
+
+def _interval(seconds: Optional[float]) -> Optional[str]:
+    return None if seconds is None else str(timedelta(seconds=seconds)).zfill(8)
+
+
+def _task_ids(tx: Transaction, flow_id: str) -> Dict[str, str]:
+    tasks = tables.task
+    found = tx.rows(select(tasks.c.slug, tasks.c.id).where(tasks.c.flow_id == flow_id))
+    return {row["slug"]: row["id"] for row in found}
+
+
+def register_edges(tx: Transaction, flow_id: str, serialized_edges: List[Dict[str, Any]]) -> Row:
+    """Adds edges between a flow's tasks; two between the same tasks are one row."""
+    flow = tx.get(tables.flow, flow_id)
+    if flow is None:
+        raise Refused(f"Flow {flow_id} not found.")
+    ids = _task_ids(tx, flow_id)
+    edges = tables.edge
+    existing = tx.rows(select(edges.c.upstream_task_id, edges.c.downstream_task_id).where(edges.c.flow_id == flow_id))
+    known = {(row["upstream_task_id"], row["downstream_task_id"]) for row in existing}
+    added: Dict[Any, Dict[str, Any]] = {}
+    for each in serialized_edges:
+        ends = []
+        for end in (each.get("upstream_task"), each.get("downstream_task")):
+            slug = end.get("slug") if isinstance(end, dict) else end
+            if slug not in ids:
+                raise Refused(f"An edge names the task {slug!r}, which flow {flow['name']!r} does not have.")
+            ends.append(ids[slug])
+        if tuple(ends) not in known:
+            added[tuple(ends)] = each
+    tx.insert_many(
+        edges,
+        [
+            {
+                "tenant_id": flow["tenant_id"],
+                "flow_id": flow_id,
+                "upstream_task_id": upstream,
+                "downstream_task_id": downstream,
+                "key": each.get("key"),
+                "mapped": bool(each.get("mapped")),
+            }
+            for (upstream, downstream), each in added.items()
+        ],
+    )
+    return {"success": True}
+
+
+def archive_flow(tx: Transaction, flow_id: str) -> Row:
+    """Takes a version out of use: its scheduled runs are deleted, other runs that wait are cancelled."""
+    if not tx.update(tables.flow, tables.flow.c.id == flow_id, archived=True):
+        return {"success": False}
+    schedules.delete_scheduled_runs(tx, flow_id)
+    runs = tables.flow_run
+    cancelled = {"type": "Cancelled", "message": f"Flow {flow_id} was archived."}
+    for run in tx.rows(select(runs.c.id).where(runs.c.flow_id == flow_id, runs.c.state == "Scheduled")):
+        states.set_flow_run_states(tx, [{"flow_run_id": run["id"], "state": cancelled}])
+    return {"success": True}
+
+
+def delete_flow(tx: Transaction, flow_id: str) -> Row:
+    return {"success": tx.delete(tables.flow, tables.flow.c.id == flow_id) > 0}

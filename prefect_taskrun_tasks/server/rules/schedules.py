@@ -1,0 +1,163 @@
+"""Schedules: of flows and their groups, and the flow runs that they ask for."""
+
+import hashlib
+import json
+from typing import Any, Dict, List, Optional
+
+from sqlalchemy import func, select
+
+from .. import tables
+from ..clock import instant, moment, now
+from ..database import Row, Transaction
+from ..errors import Refused
+from .flow_runs import create_flow_run
+
+#: Flow runs that are created ahead, per flow
+AHEAD = 10
+
+
+def _flow(tx: Transaction, flow_id: str) -> Row:
+    flow = tx.get(tables.flow, flow_id)
+    if flow is None:
+        raise Refused(f"Flow {flow_id} not found.")
+    return flow
+
+
+def _schedule(tx: Transaction, flow: Row) -> Optional[Dict[str, Any]]:
+    group = tx.get(tables.flow_group, flow["flow_group_id"])
+    assert group is not None
+    schedule: Optional[Dict[str, Any]] = group["schedule"] or flow["schedule"]
+    return schedule
+
+
+def set_schedule_active(tx: Transaction, flow_id: str) -> Row:
+    flow = _flow(tx, flow_id)
+    if _schedule(tx, flow) is None:
+        return {"success": False}
+    _check_parameters(tx, flow)
+    tx.update(tables.flow, tables.flow.c.id == flow_id, is_schedule_active=True)
+    schedule_flow_runs(tx, flow_id)
+    return {"success": True}
+
+
+def _check_parameters(tx: Transaction, flow: Row) -> None:
+    """A required parameter must have a value in every run that the flow's own schedule will ask for."""
+    if flow["schedule"] is None:
+        return
+    group = tx.get(tables.flow_group, flow["flow_group_id"])
+    assert group is not None
+    required = {each["name"] for each in flow["parameters"] or [] if each.get("required")}
+    missing = required - set(group["default_parameters"] or {})
+    for clock in flow["schedule"].get("clocks") or []:
+        uncovered = missing - set(clock.get("parameter_defaults") or {})
+        if uncovered:
+            raise Refused(
+                f"The schedule of flow {flow['name']!r} cannot be active: a clock gives no value for the required "
+                f"parameters {sorted(uncovered)}."
+            )
+
+
+def set_schedule_inactive(tx: Transaction, flow_id: str) -> Row:
+    _flow(tx, flow_id)
+    tx.update(tables.flow, tables.flow.c.id == flow_id, is_schedule_active=False)
+    delete_scheduled_runs(tx, flow_id)
+    return {"success": True}
+
+
+def delete_scheduled_runs(tx: Transaction, flow_id: str) -> None:
+    """Deletes the flow runs that a schedule has asked for and that have not started."""
+    runs = tables.flow_run
+    tx.delete(runs, runs.c.flow_id == flow_id, runs.c.auto_scheduled.is_(True), runs.c.state == "Scheduled")
+
+
+def schedule_flow_runs(tx: Transaction, flow_id: str) -> List[str]:
+    """Creates the next flow runs of an active schedule, those that are not there yet. Returns their ids."""
+    flow = _flow(tx, flow_id)
+    serialized = _schedule(tx, flow)
+    if serialized is None or flow["archived"] or not flow["is_schedule_active"]:
+        return []
+    # only here: a backend without schedules does without Prefect's clocks, and the memory for them
+    from prefect.serialization.schedule import ScheduleSchema
+
+    schedule = ScheduleSchema().load(serialized)
+    runs = tables.flow_run
+    latest = select(func.max(runs.c.scheduled_start_time)).where(
+        runs.c.flow_id == flow_id, runs.c.auto_scheduled.is_(True)
+    )
+    after = tx.connection.execute(latest).scalar() or now()
+    created = []
+    for event in schedule.next(AHEAD, return_events=True):
+        start = instant(event.start_time)
+        key = f"auto-scheduled:{start}"
+        if event.parameter_defaults or event.labels:
+            # several clocks may ask for different runs at one time
+            identity = json.dumps([event.parameter_defaults, event.labels], sort_keys=True, default=str)
+            key += ":" + hashlib.md5(identity.encode()).hexdigest()
+        elif moment(start) <= moment(after):
+            continue
+        run = create_flow_run(
+            tx,
+            flow_id=flow_id,
+            scheduled_start_time=start,
+            parameters=event.parameter_defaults or None,
+            labels=event.labels or None,
+            idempotency_key=key,
+            auto_scheduled=True,
+        )
+        created.append(run["id"])
+    return created
+
+
+def set_flow_group_labels(tx: Transaction, flow_group_id: str, labels: Optional[List[str]] = None) -> Row:
+    return _set(tx, flow_group_id, labels=None if labels is None else sorted(set(labels)))
+
+
+def set_flow_group_run_config(tx: Transaction, flow_group_id: str, run_config: Any = None) -> Row:
+    return _set(tx, flow_group_id, run_config=run_config)
+
+
+def set_flow_group_default_parameters(tx: Transaction, flow_group_id: str, parameters: Any) -> Row:
+    if not isinstance(parameters, dict):
+        raise Refused(f"Default parameters must be an object, not {parameters!r}.")
+    return _set(tx, flow_group_id, default_parameters=parameters)
+
+
+def _set(tx: Transaction, flow_group_id: str, **values: Any) -> Row:
+    return {"success": tx.update(tables.flow_group, tables.flow_group.c.id == flow_group_id, **values) > 0}
+
+
+def set_flow_group_schedule(
+    tx: Transaction,
+    flow_group_id: str,
+    cron_clocks: Optional[List[Dict[str, Any]]] = None,
+    interval_clocks: Optional[List[Dict[str, Any]]] = None,
+    timezone: Optional[str] = None,
+) -> Row:
+    """Gives a flow group a schedule of its own, which replaces that of its flows."""
+    import pendulum
+    from prefect.schedules import Schedule
+    from prefect.schedules.clocks import Clock, CronClock, IntervalClock
+    from prefect.serialization.schedule import ScheduleSchema
+
+    try:
+        start = pendulum.now(timezone or "UTC")
+        clocks: List[Clock] = [
+            CronClock(each["cron"], start_date=start, parameter_defaults=each.get("parameter_defaults") or {})
+            for each in cron_clocks or []
+        ]
+        clocks += [
+            IntervalClock(
+                pendulum.duration(seconds=each["interval"]),
+                start_date=start,
+                parameter_defaults=each.get("parameter_defaults") or {},
+            )
+            for each in interval_clocks or []
+        ]
+        serialized = ScheduleSchema().dump(Schedule(clocks=clocks))
+    except Exception as error:
+        raise Refused(f"This schedule cannot be used: {error}") from error
+    if not clocks:
+        raise Refused("A schedule needs at least one clock.")
+    for flow in tx.rows(select(tables.flow.c.id).where(tables.flow.c.flow_group_id == flow_group_id)):
+        delete_scheduled_runs(tx, flow["id"])
+    return _set(tx, flow_group_id, schedule=serialized)

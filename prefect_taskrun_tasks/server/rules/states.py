@@ -1,0 +1,203 @@
+"""States: how they are stored, what they do to their run, and which are refused."""
+
+import json
+from dataclasses import dataclass
+from typing import Any, Dict, List, Optional
+
+from sqlalchemy import Table, func, select
+
+from .. import tables
+from ..clock import ago, normal, now
+from ..database import Row, Transaction
+from ..errors import Refused
+
+State = Dict[str, Any]
+
+#: Waiting for an agent, or for their start time. What a run in one of them does next is up to the queue.
+SCHEDULED = ("Scheduled", "Paused", "Queued", "Resume", "Retrying")
+FINISHED = (
+    "Success",
+    "Failed",
+    "Cached",
+    "Mapped",
+    "Looped",
+    "Skipped",
+    "Cancelled",
+    "Finished",
+    "TimedOut",
+    "TriggerFailed",
+    "ValidationFailed",
+)
+KNOWN = (*SCHEDULED, *FINISHED, "Pending", "Submitted", "ClientFailed", "Running", "Cancelling")
+
+#: Seconds during which a second `Submitted` for the same flow run is refused, so that two agents cannot start it
+SUBMITTED_LOCK = 30
+
+#: Bytes of JSON
+LARGEST_STATE = 1_000_000
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One of the two kinds of run, whose states are kept alike."""
+
+    noun: str
+    runs: Table
+    states: Table
+    #: name of the column of `states` that refers to the run
+    key: str
+
+
+FLOW_RUN = Kind("flow run", tables.flow_run, tables.flow_run_state, "flow_run_id")
+TASK_RUN = Kind("task run", tables.task_run, tables.task_run_state, "task_run_id")
+
+
+def normalised(given: Any) -> State:
+    """A serialized state as it is stored: with the start time that its type needs, in the one text form.
+
+    Raises:
+        Refused: no state, an unknown type, or too large.
+    """
+    if not isinstance(given, dict) or given.get("type") not in KNOWN:
+        kind = given.get("type") if isinstance(given, dict) else given
+        raise Refused(f"State update failed: {kind!r} is not the type of a Prefect state.")
+    state: State = dict(given)
+    if state["type"] in SCHEDULED:
+        # a Paused state without a start time waits until someone resumes it; the others start now
+        if state.get("start_time"):
+            try:
+                state["start_time"] = normal(state["start_time"])
+            except (TypeError, ValueError):
+                raise Refused(f"State update failed: start_time {state['start_time']!r} is no time.") from None
+        else:
+            state["start_time"] = None if state["type"] == "Paused" else now()
+    if state.get("_result", ...) is None:
+        # the client cannot deserialise a null here, and means the same when it is missing
+        del state["_result"]
+    if len(json.dumps(state)) > LARGEST_STATE:
+        raise Refused("State payload is too large.")
+    return state
+
+
+def record(tx: Transaction, kind: Kind, run: Row, state: State) -> None:
+    """Stores a state of a run, and its copy in the run itself."""
+    state = normalised(state)
+    name, timestamp = state["type"], now()
+    latest = {
+        "version": (run["version"] or 0) + 1,
+        "state": name,
+        "serialized_state": state,
+    }
+    tx.insert(
+        kind.states,
+        **{kind.key: run["id"]},
+        tenant_id=run["tenant_id"],
+        timestamp=timestamp,
+        message=state.get("message"),
+        start_time=state.get("start_time") if name in SCHEDULED else None,
+        **latest,
+    )
+    changes = {
+        **latest,
+        "state_timestamp": timestamp,
+        "state_message": state.get("message"),
+        "state_result": None,
+        # also when it is null: this is what takes a run out of the queue
+        "state_start_time": state.get("start_time") if name in SCHEDULED else None,
+    }
+    if name == "Running":
+        changes["start_time"] = min(run["start_time"] or timestamp, timestamp)
+    if name in FINISHED:
+        changes["end_time"] = max(run["end_time"] or timestamp, timestamp)
+    if name == "Running" or (kind is FLOW_RUN and name in ("Cancelling", "Submitted")):
+        changes["heartbeat"] = timestamp
+    tx.update(kind.runs, kind.runs.c.id == run["id"], **changes)
+    if name in SCHEDULED:
+        tx.queued = True
+
+
+def set_flow_run_states(tx: Transaction, states: List[Dict[str, Any]]) -> Row:
+    return {"states": [_set_flow_run_state(tx, each["flow_run_id"], each["state"]) for each in states]}
+
+
+def _set_flow_run_state(tx: Transaction, flow_run_id: str, state: State) -> Row:
+    run = tx.get(tables.flow_run, flow_run_id)
+    if run is None:
+        raise Refused(f"State update failed for flow run ID {flow_run_id}: there is no such flow run.")
+    name = normalised(state)["type"]
+    if name == "Submitted":
+        if _is_replay(tx, run, state):
+            return {"id": run["id"], "status": "SUCCESS"}
+        if run["state"] not in SCHEDULED and _submitted_lately(tx, flow_run_id):
+            raise Refused("State update failed: this run has already been submitted.")
+    if name == "Cancelled":
+        _cancel_task_runs(tx, flow_run_id, state)
+    record(tx, FLOW_RUN, run, state)
+    if name == "Submitted" and tx.agent_id and tx.get(tables.agent, tx.agent_id):
+        tx.update(tables.flow_run, tables.flow_run.c.id == flow_run_id, agent_id=tx.agent_id)
+    return {"id": run["id"], "status": "SUCCESS"}
+
+
+def _is_replay(tx: Transaction, run: Row, state: State) -> bool:
+    """The same agent says again what is already stored: the client resends a request that timed out."""
+    return (
+        run["state"] == "Submitted"
+        and tx.agent_id is not None
+        and run["agent_id"] == tx.agent_id
+        and run["serialized_state"] == normalised(state)
+    )
+
+
+def _submitted_lately(tx: Transaction, flow_run_id: str) -> bool:
+    states = tables.flow_run_state
+    lately = select(states.c.id).where(
+        states.c.flow_run_id == flow_run_id,
+        states.c.state == "Submitted",
+        states.c.timestamp > ago(SUBMITTED_LOCK),
+    )
+    return tx.row(lately) is not None
+
+
+def _cancel_task_runs(tx: Transaction, flow_run_id: str, state: State) -> None:
+    runs = tables.task_run
+    unfinished = select(runs).where(runs.c.flow_run_id == flow_run_id, runs.c.state.not_in(FINISHED))
+    for run in tx.rows(unfinished):
+        record(tx, TASK_RUN, run, state)
+
+
+def set_task_run_states(tx: Transaction, states: List[Dict[str, Any]]) -> Row:
+    return {"states": [_set_task_run_state(tx, each["task_run_id"], each["state"]) for each in states]}
+
+
+def _set_task_run_state(tx: Transaction, task_run_id: str, state: State) -> Row:
+    run = tx.get(tables.task_run, task_run_id)
+    if run is None:
+        raise Refused(f"State update failed for task run ID {task_run_id}: there is no such task run.")
+    state = normalised(state)
+    if state["type"] in ("Running", "Cancelling"):
+        flow_run = tx.get(tables.flow_run, run["flow_run_id"])
+        # so the tasks of a cancelled flow run stop: the task runner ends them as ClientFailed
+        if flow_run is None or flow_run["state"] != "Running":
+            found = flow_run["state"] if flow_run else "deleted"
+            raise Refused(
+                f"State update failed for task run ID {task_run_id}: its flow run {run['flow_run_id']} is not "
+                f"Running but {found}."
+            )
+    if state.get("cached_inputs") is None and (run["serialized_state"] or {}).get("cached_inputs"):
+        state["cached_inputs"] = run["serialized_state"]["cached_inputs"]
+    record(tx, TASK_RUN, run, state)
+    return {"id": run["id"], "status": "SUCCESS"}
+
+
+def count_of(tx: Transaction, kind: Kind, run_id: str, name: str) -> int:
+    """How often a run has been in the state `name`."""
+    column = kind.states.c[kind.key]
+    counted = select(func.count()).where(column == run_id, kind.states.c.state == name)
+    return int(tx.connection.execute(counted).scalar_one())
+
+
+def set_start(tx: Transaction, flow_run_id: str, message: str, start_time: Optional[str] = None) -> None:
+    """Puts a flow run into the queue, to start at `start_time` (default: now)."""
+    run = tx.get(tables.flow_run, flow_run_id)
+    assert run is not None
+    record(tx, FLOW_RUN, run, {"type": "Scheduled", "message": message, "start_time": start_time})

@@ -1,0 +1,196 @@
+"""The GraphQL schema: reads made from the tables' metadata, mutations from `mutations.graphql` and the rules."""
+
+import json
+import uuid
+from pathlib import Path
+from typing import Any, Callable, Dict
+
+from graphql import (
+    GraphQLArgument,
+    GraphQLBoolean,
+    GraphQLEnumType,
+    GraphQLField,
+    GraphQLInputField,
+    GraphQLInputObjectType,
+    GraphQLInt,
+    GraphQLList,
+    GraphQLNonNull,
+    GraphQLObjectType,
+    GraphQLScalarType,
+    GraphQLSchema,
+    GraphQLString,
+    extend_schema,
+    parse,
+)
+from sqlalchemy import JSON, Boolean, Column, Integer, Table
+
+from . import clock, reading, tables
+
+Fields = Dict[str, Any]
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"a string was expected, not {value!r}")
+    return value
+
+
+def _uuid(value: Any) -> str:
+    try:
+        return str(uuid.UUID(_text(value)))
+    except ValueError:
+        raise ValueError(f"{value!r} is not a UUID") from None
+
+
+def _instant(value: Any) -> str:
+    try:
+        return clock.normal(_text(value))
+    except ValueError:
+        raise ValueError(f"{value!r} is not an ISO 8601 time") from None
+
+
+def _json_literal(node: Any, variables: Any = None) -> Any:
+    # inline in a document, JSON is written as a string that holds it
+    return json.loads(node.value)
+
+
+def _scalar(name: str, parse_value: Callable[[Any], Any]) -> GraphQLScalarType:
+    return GraphQLScalarType(name, parse_value=parse_value)
+
+
+def _json_scalar(name: str) -> GraphQLScalarType:
+    return GraphQLScalarType(name, parse_value=lambda value: value, parse_literal=_json_literal)
+
+
+UUID = _scalar("uuid", _uuid)
+TIMESTAMP = _scalar("timestamptz", _instant)
+JSONB = _json_scalar("jsonb")
+INTERVAL = _scalar("interval", _text)
+
+#: The same under the names that mutations use
+INPUT_SCALARS = [
+    _scalar("UUID", _uuid),
+    _scalar("DateTime", _instant),
+    _json_scalar("JSON"),
+]
+
+ORDER = GraphQLEnumType(
+    "order_by",
+    {word + nulls: word + nulls for word in ("asc", "desc") for nulls in ("", "_nulls_first", "_nulls_last")},
+)
+
+
+def _scalar_of(column: "Column[Any]") -> GraphQLScalarType:
+    kinds = [
+        (tables.Uuid, UUID),
+        (tables.Timestamp, TIMESTAMP),
+        (tables.Interval, INTERVAL),
+        (JSON, JSONB),
+        (Boolean, GraphQLBoolean),
+        (Integer, GraphQLInt),
+    ]
+    return next((scalar for kind, scalar in kinds if isinstance(column.type, kind)), GraphQLString)
+
+
+def _many(kind: Any) -> Any:
+    return GraphQLList(GraphQLNonNull(kind))
+
+
+def _comparison(scalar: GraphQLScalarType) -> GraphQLInputObjectType:
+    if scalar is JSONB:
+        fields = {"_is_null": GraphQLBoolean}
+    else:
+        fields = {name: scalar for name in ("_eq", "_neq", "_gt", "_gte", "_lt", "_lte")}
+        fields.update(_in=_many(scalar), _nin=_many(scalar), _is_null=GraphQLBoolean)
+    if scalar is GraphQLString:
+        fields["_ilike"] = GraphQLString
+    return GraphQLInputObjectType(
+        f"{scalar.name}_comparison_exp", {name: GraphQLInputField(kind) for name, kind in fields.items()}
+    )
+
+
+class _TableTypes:
+    """The GraphQL types of one table."""
+
+    def __init__(self, table: Table, schema: "_ReadSchema") -> None:
+        self.table, self.schema, name = table, schema, table.name
+        self.relationships = reading.RELATIONSHIPS[name]
+        self.columns = GraphQLEnumType(f"{name}_select_column", {column.name: column.name for column in table.c})
+        # fields are made when first needed, because the types of related tables refer to each other
+        self.where = GraphQLInputObjectType(f"{name}_bool_exp", self._where_fields)
+        self.order = GraphQLInputObjectType(f"{name}_order_by", self._order_fields)
+        self.row = GraphQLObjectType(name, self._row_fields)
+        self.aggregate = GraphQLObjectType(f"{name}_aggregate", self._aggregate_fields)
+        self.arguments = {
+            "where": GraphQLArgument(self.where),
+            "order_by": GraphQLArgument(_many(self.order)),
+            "distinct_on": GraphQLArgument(_many(self.columns)),
+            "limit": GraphQLArgument(GraphQLInt),
+            "offset": GraphQLArgument(GraphQLInt),
+        }
+
+    def _related(self, name: str) -> "_TableTypes":
+        return self.schema.types[self.relationships[name].table.name]
+
+    def _where_fields(self) -> Fields:
+        fields: Fields = {column.name: self.schema.comparison(column) for column in self.table.c}
+        fields.update({name: self._related(name).where for name in self.relationships})
+        fields.update(_and=_many(self.where), _or=_many(self.where), _not=self.where)
+        return {name: GraphQLInputField(kind) for name, kind in fields.items()}
+
+    def _order_fields(self) -> Fields:
+        fields: Fields = {column.name: ORDER for column in self.table.c}
+        for name, relationship in self.relationships.items():
+            if not relationship.is_many:
+                fields[name] = self._related(name).order
+        return {name: GraphQLInputField(kind) for name, kind in fields.items()}
+
+    def _row_fields(self) -> Fields:
+        fields = {column.name: GraphQLField(_scalar_of(column)) for column in self.table.c}
+        for name, relationship in self.relationships.items():
+            other = self._related(name)
+            if relationship.is_many:
+                fields[name] = GraphQLField(_many(other.row), other.arguments)
+                fields[f"{name}_aggregate"] = GraphQLField(other.aggregate, other.arguments)
+            else:
+                fields[name] = GraphQLField(other.row)
+        return fields
+
+    def _aggregate_fields(self) -> Fields:
+        count = GraphQLField(
+            GraphQLInt,
+            {"columns": GraphQLArgument(_many(self.columns)), "distinct": GraphQLArgument(GraphQLBoolean)},
+        )
+        return {
+            "aggregate": GraphQLField(GraphQLObjectType(f"{self.table.name}_aggregate_fields", {"count": count})),
+            "nodes": GraphQLField(_many(self.row)),
+        }
+
+
+class _ReadSchema:
+    """The types of all tables, and the root fields that read them."""
+
+    def __init__(self) -> None:
+        self._comparisons: Dict[str, GraphQLInputObjectType] = {}
+        self.types = {table.name: _TableTypes(table, self) for table in tables.metadata.tables.values()}
+
+    def comparison(self, column: "Column[Any]") -> GraphQLInputObjectType:
+        scalar = _scalar_of(column)
+        if scalar.name not in self._comparisons:
+            self._comparisons[scalar.name] = _comparison(scalar)
+        return self._comparisons[scalar.name]
+
+    def query(self) -> GraphQLObjectType:
+        fields: Fields = {}
+        for name, types in self.types.items():
+            fields[name] = GraphQLField(_many(types.row), types.arguments)
+            fields[f"{name}_by_pk"] = GraphQLField(types.row, {"id": GraphQLArgument(GraphQLNonNull(UUID))})
+            fields[f"{name}_aggregate"] = GraphQLField(types.aggregate, types.arguments)
+        return GraphQLObjectType("Query", fields)
+
+
+def build() -> GraphQLSchema:
+    """The whole schema. It says what may be asked; `api` answers."""
+    read_only = GraphQLSchema(_ReadSchema().query(), types=INPUT_SCALARS)
+    mutations = Path(__file__).with_name("mutations.graphql").read_text(encoding="utf-8")
+    return extend_schema(read_only, parse(mutations))

@@ -1,0 +1,163 @@
+"""
+What happens without being asked: the rules on a clock.
+
+Each service is a plain function on a transaction, which does one pass; `Services` calls them at their intervals.
+Conditions and numbers are those of Prefect Server's scheduler, lazarus and zombie killer.
+"""
+
+import logging
+import threading
+import time
+from typing import Callable, Dict, List, Optional
+
+from sqlalchemy import Select, select
+
+from . import tables
+from .clock import ago
+from .database import Database, Row, Transaction
+from .rules import logs, schedules, states
+
+logger = logging.getLogger(__name__)
+
+#: Seconds without a heartbeat after which a flow run's process is taken for dead
+HEARTBEAT_TIMEOUT = 600
+
+#: How often lazarus starts one flow run again
+RESURRECTIONS = 3
+
+_NOT_LOST = ("Scheduled", "Paused", "Resume", "Retrying", "Running", "Cancelling")
+
+
+def _silent(statement: "Select[tuple[Row]]") -> "Select[tuple[Row]]":
+    """Of the runs selected, those whose flow run has stopped sending heartbeats."""
+    return statement.where(tables.flow_run.c.heartbeat <= ago(HEARTBEAT_TIMEOUT))
+
+
+def _is_enabled(tx: Transaction, flow_run: Row, *settings: str) -> bool:
+    flow = tx.get(tables.flow, flow_run["flow_id"])
+    group = tx.get(tables.flow_group, flow["flow_group_id"]) if flow else None
+    return group is not None and all(group["settings"].get(name, True) for name in settings)
+
+
+def _log(tx: Transaction, level: str, message: str, flow_run_id: str, task_run_id: Optional[str] = None) -> None:
+    row = {"flow_run_id": flow_run_id, "task_run_id": task_run_id, "level": level, "message": message}
+    logs.write_run_logs(tx, [{**row, "name": "prefect-taskrun server"}])
+
+
+def schedule(tx: Transaction) -> None:
+    """Creates the flow runs that active schedules ask for next."""
+    flows = tables.flow
+    active = select(flows.c.id).where(flows.c.is_schedule_active.is_(True), flows.c.archived.is_(False))
+    for flow in tx.rows(active):
+        savepoint = tx.connection.begin_nested()
+        try:
+            schedules.schedule_flow_runs(tx, flow["id"])
+        except Exception:
+            # one flow's broken schedule must not keep the others from running
+            savepoint.rollback()
+            logger.exception("The schedule of flow %s cannot be followed", flow["id"])
+        else:
+            savepoint.commit()
+
+
+def lazarus(tx: Transaction) -> None:
+    """Starts flow runs again whose process has gone and whose task runs will not bring them back."""
+    runs, task_runs = tables.flow_run, tables.task_run
+    alive = select(task_runs.c.flow_run_id).where(task_runs.c.state.in_(_NOT_LOST))
+    lost = select(runs).where(runs.c.state.in_(("Running", "Submitted")), runs.c.id.not_in(alive))
+    for run in tx.rows(_silent(lost).order_by(runs.c.updated).limit(500)):
+        if not _is_enabled(tx, run, "heartbeat_enabled", "lazarus_enabled"):
+            continue
+        if run["times_resurrected"] < RESURRECTIONS:
+            attempt = run["times_resurrected"] + 1
+            tx.update(runs, runs.c.id == run["id"], times_resurrected=attempt)
+            states.set_start(tx, run["id"], "Rescheduled by a Lazarus process.")
+            _log(tx, "INFO", f"Rescheduled by a Lazarus process. This is attempt {attempt}.", run["id"])
+        else:
+            message = f"Flow run was rescheduled {RESURRECTIONS} times by a Lazarus process, and was lost each time."
+            _fail(tx, run["id"], message)
+
+
+def kill_zombies(tx: Transaction) -> None:
+    """Ends what was running in a process that has gone: task runs are retried or failed, cancelling is finished."""
+    runs, task_runs = tables.flow_run, tables.task_run
+    orphans = select(task_runs).join(runs, runs.c.id == task_runs.c.flow_run_id)
+    for task_run in tx.rows(_silent(orphans.where(task_runs.c.state == "Running")).limit(5000)):
+        _end_zombie(tx, task_run)
+    for run in tx.rows(_silent(select(runs).where(runs.c.state == "Cancelling"))):
+        if _is_enabled(tx, run, "heartbeat_enabled"):
+            _fail(tx, run["id"], "No heartbeat detected from the flow run while it was being cancelled.")
+
+
+def _end_zombie(tx: Transaction, task_run: Row) -> None:
+    flow_run = tx.get(tables.flow_run, task_run["flow_run_id"])
+    task = tx.get(tables.task, task_run["task_id"])
+    if flow_run is None or task is None or not _is_enabled(tx, flow_run, "heartbeat_enabled"):
+        return
+    retries = states.count_of(tx, states.TASK_RUN, task_run["id"], "Retrying")
+    message = "No heartbeat detected from the remote task"
+    if flow_run["state"] == "Running" and retries < (task["max_retries"] or 0):
+        hours, minutes, seconds = (int(part) for part in (task["retry_delay"] or "0:0:0").split(":"))
+        state: states.State = {
+            "type": "Retrying",
+            "message": f"{message}; retrying.",
+            "run_count": retries + 1,
+            "start_time": ago(-(hours * 3600 + minutes * 60 + seconds)),
+        }
+    else:
+        state = {"type": "Failed", "message": f"{message}; marking the run as failed."}
+    states.record(tx, states.TASK_RUN, task_run, state)
+    _log(tx, "ERROR", state["message"], flow_run["id"], task_run["id"])
+
+
+def _fail(tx: Transaction, flow_run_id: str, message: str) -> None:
+    states.set_flow_run_states(tx, [{"flow_run_id": flow_run_id, "state": {"type": "Failed", "message": message}}])
+    _log(tx, "ERROR", message, flow_run_id)
+
+
+Pass = Callable[[Transaction], None]
+
+#: Seconds between the starts of two passes
+INTERVALS: Dict[Pass, float] = {schedule: 150, lazarus: 600, kill_zombies: 120}
+
+
+class Services:
+    """Runs each service at its interval in a thread, until stopped.
+
+    Args:
+        database: what they work on.
+        on_queued: called after a pass that made a flow run ready for an agent.
+        intervals: service -> seconds.
+    """
+
+    def __init__(
+        self, database: Database, on_queued: Callable[[], None], intervals: Optional[Dict[Pass, float]] = None
+    ) -> None:
+        self._database = database
+        self._on_queued = on_queued
+        self._stopped = threading.Event()
+        self._threads: List[threading.Thread] = [
+            threading.Thread(target=self._loop, args=item, name=item[0].__name__, daemon=True)
+            for item in (INTERVALS if intervals is None else intervals).items()
+        ]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _loop(self, service: Pass, interval: float) -> None:
+        due = time.monotonic() + interval
+        while not self._stopped.wait(max(0.0, due - time.monotonic())):
+            due = time.monotonic() + interval
+            try:
+                with self._database.write() as tx:
+                    service(tx)
+                if tx.queued:
+                    self._on_queued()
+            except Exception:
+                logger.exception("A pass of the service %r failed; the next one is in %s s", service.__name__, interval)

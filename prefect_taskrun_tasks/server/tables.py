@@ -1,0 +1,286 @@
+"""
+What the backend stores: the tables of Prefect Server, by the names its API exposes.
+
+This metadata is all that reading knows. A table listed here can be queried, filtered, ordered and joined over
+GraphQL; a column made by `parent` is also a relationship, from the child by its name and back by `reverse`.
+"""
+
+import uuid
+from typing import Any, Optional
+
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+from .clock import now
+
+
+class Uuid(String):
+    """A UUID as its lower-case hyphenated text."""
+
+
+class Timestamp(String):
+    """An instant in the form of `clock.instant`."""
+
+
+class Interval(String):
+    """A duration as ``HH:MM:SS``."""
+
+
+metadata = MetaData()
+
+
+def new_id() -> str:
+    return str(uuid.uuid4())
+
+
+def parent(
+    table: str,
+    name: Optional[str] = None,
+    *,
+    reverse: Optional[str] = None,
+    hidden: bool = False,
+    nullable: bool = False,
+    ondelete: str = "CASCADE",
+) -> "Column[Any]":
+    """A foreign key to `table`, which is the relationship `name` here (unless `hidden`) and `reverse` there."""
+    name = name or table
+    return Column(
+        f"{name}_id",
+        Uuid,
+        ForeignKey(f"{table}.id", ondelete=ondelete),
+        nullable=nullable,
+        index=True,
+        info={"name": None if hidden else name, "reverse": reverse},
+    )
+
+
+def tenant_id(reverse: Optional[str] = None, hidden: bool = False) -> "Column[Any]":
+    return parent("tenant", reverse=reverse, hidden=hidden, nullable=True)
+
+
+def json(name: str, default: Any = None) -> "Column[Any]":
+    return Column(name, JSON(none_as_null=True), nullable=default is None, default=default)
+
+
+def flag(name: str) -> "Column[Any]":
+    return Column(name, Boolean, nullable=False, default=False)
+
+
+def stored(name: str, *columns: Any) -> Table:
+    return Table(
+        name,
+        metadata,
+        Column("id", Uuid, primary_key=True, default=new_id),
+        *columns,
+        Column("created", Timestamp, nullable=False, default=now),
+        Column("updated", Timestamp, nullable=False, default=now, onupdate=now),
+    )
+
+
+def run_columns() -> "list[Column[Any]]":
+    """What a flow run and a task run have in common: times, and a copy of the latest state."""
+    return [
+        Column("name", String),
+        Column("version", Integer, nullable=False, default=0),
+        Column("heartbeat", Timestamp),
+        Column("start_time", Timestamp),
+        Column("end_time", Timestamp),
+        Column("state", String),
+        Column("state_message", Text),
+        Column("state_timestamp", Timestamp),
+        Column("state_start_time", Timestamp),
+        json("state_result"),
+        json("serialized_state"),
+    ]
+
+
+def state_columns() -> "list[Column[Any]]":
+    return [
+        Column("timestamp", Timestamp, nullable=False),
+        Column("state", String, nullable=False),
+        Column("message", Text),
+        json("result"),
+        Column("start_time", Timestamp),
+        json("serialized_state", default=dict),
+        Column("version", Integer, default=1),
+    ]
+
+
+tenant = stored(
+    "tenant",
+    Column("name", String, nullable=False),
+    Column("slug", String, nullable=False, unique=True),
+    json("info"),
+    json("settings", default=dict),
+)
+
+project = stored(
+    "project",
+    tenant_id(reverse="projects"),
+    Column("name", String, nullable=False),
+    Column("description", Text),
+    UniqueConstraint("tenant_id", "name"),
+)
+
+flow_group = stored(
+    "flow_group",
+    tenant_id(reverse="flow_groups"),
+    Column("name", String, index=True),
+    Column("description", Text),
+    json("labels"),
+    json("schedule"),
+    json("run_config"),
+    json("default_parameters", default=dict),
+    json("settings", default=dict),
+)
+
+flow = stored(
+    "flow",
+    tenant_id(reverse="flows"),
+    parent("project", reverse="flows"),
+    parent("flow_group", reverse="flows"),
+    Column("name", String, nullable=False, index=True),
+    Column("description", Text),
+    Column("version", Integer),
+    Column("version_group_id", String, index=True),
+    flag("archived"),
+    json("serialized_flow"),
+    json("environment"),
+    json("run_config"),
+    json("storage"),
+    json("parameters", default=list),
+    Column("core_version", String),
+    json("schedule"),
+    flag("is_schedule_active"),
+    json("settings", default=dict),
+)
+
+task = stored(
+    "task",
+    tenant_id(hidden=True),
+    parent("flow", reverse="tasks"),
+    Column("name", String),
+    Column("slug", String),
+    Column("description", Text),
+    Column("type", String),
+    Column("max_retries", Integer),
+    Column("retry_delay", Interval),
+    Column("trigger", String),
+    Column("cache_key", String),
+    json("tags", default=list),
+    flag("auto_generated"),
+    flag("mapped"),
+    flag("is_root_task"),
+    flag("is_terminal_task"),
+    flag("is_reference_task"),
+    UniqueConstraint("flow_id", "slug"),
+)
+
+edge = stored(
+    "edge",
+    tenant_id(hidden=True),
+    parent("flow", reverse="edges"),
+    parent("task", "upstream_task", reverse="downstream_edges"),
+    parent("task", "downstream_task", reverse="upstream_edges"),
+    Column("key", String),
+    flag("mapped"),
+    UniqueConstraint("flow_id", "downstream_task_id", "upstream_task_id"),
+)
+
+agent_config = stored(
+    "agent_config",
+    tenant_id(hidden=True),
+    Column("name", String),
+    json("settings", default=dict),
+)
+
+agent = stored(
+    "agent",
+    tenant_id(hidden=True),
+    parent("agent_config", reverse="agents", nullable=True, ondelete="SET NULL"),
+    Column("name", String),
+    Column("type", String),
+    Column("core_version", String),
+    json("labels", default=list),
+    Column("last_queried", Timestamp, default=now),
+)
+
+flow_run = stored(
+    "flow_run",
+    tenant_id(),
+    parent("flow", reverse="flow_runs"),
+    parent("agent", reverse="flow_runs", nullable=True, ondelete="SET NULL"),
+    *run_columns(),
+    json("parameters", default=dict),
+    json("context", default=dict),
+    json("labels", default=list),
+    json("run_config"),
+    Column("scheduled_start_time", Timestamp, nullable=False),
+    flag("auto_scheduled"),
+    Column("idempotency_key", String),
+    Column("times_resurrected", Integer, nullable=False, default=0),
+    UniqueConstraint("flow_id", "idempotency_key"),
+)
+
+flow_run_state = stored(
+    "flow_run_state",
+    tenant_id(hidden=True),
+    parent("flow_run", reverse="states"),
+    *state_columns(),
+)
+
+task_run = stored(
+    "task_run",
+    tenant_id(),
+    parent("flow_run", reverse="task_runs"),
+    parent("task", reverse="task_runs"),
+    Column("map_index", Integer, nullable=False, default=-1),
+    *run_columns(),
+    Column("cache_key", String, index=True),
+    UniqueConstraint("flow_run_id", "task_id", "map_index"),
+)
+
+task_run_state = stored(
+    "task_run_state",
+    tenant_id(hidden=True),
+    parent("task_run", reverse="states"),
+    *state_columns(),
+)
+
+log = stored(
+    "log",
+    tenant_id(hidden=True),
+    parent("flow_run", reverse="logs", hidden=True, nullable=True),
+    parent("task_run", reverse="logs", hidden=True, nullable=True),
+    Column("timestamp", Timestamp, nullable=False),
+    Column("name", String),
+    Column("level", String),
+    Column("message", Text),
+    json("info"),
+    Column("is_loaded_from_archive", Boolean),
+)
+
+task_run_artifact = stored(
+    "task_run_artifact",
+    tenant_id(hidden=True),
+    parent("task_run"),
+    Column("kind", String, nullable=False),
+    json("data", default=dict),
+)
+
+# the queue asks for both kinds of run by state and start time, several times a second and agent
+Index("ix_flow_run_state_start_time", flow_run.c.state, flow_run.c.state_start_time)
+Index("ix_task_run_state_start_time", task_run.c.state, task_run.c.state_start_time)
+Index("ix_flow_run_created", flow_run.c.created)
+Index("ix_log_flow_run_timestamp", log.c.flow_run_id, log.c.timestamp)

@@ -1,0 +1,127 @@
+"""Creates a flow run of another flow."""
+
+from datetime import datetime, timedelta
+from typing import Any, Dict, Iterable, Optional, Union
+
+import pendulum
+import prefect
+from prefect import Task
+from prefect.run_configs.base import RunConfig
+
+from .. import api
+from ..views import FlowView
+from .defaults import defaults_from_constructor
+
+StartTime = Union[datetime, timedelta]
+
+
+class CreateFlowRun(Task):
+    """Task that creates a flow run, which an agent then executes.
+
+    Drop-in for the task `prefect.tasks.prefect.create_flow_run`. Everything given here is a default for calls of the
+    task, where it can be overridden. Other keyword arguments are those of `prefect.Task`.
+
+    Args:
+        flow_id: UUID of the flow or of its flow group.
+        flow_name: name of the flow, instead of its UUID.
+        project_name: the flow's project; needed if flows in several projects have that name.
+        parameters: parameter name -> value.
+        context: context variables of the flow run.
+        labels: of the flow run; default: those of the flow.
+        run_name: name of the flow run; default: ``<name of the current flow run>-<flow name>``.
+        run_config: replaces the flow's run config.
+        scheduled_start_time: when it is to start, or how long from now; default: now.
+        idempotency_key: a second flow run of the same flow with the same key is not created; default: the current
+            task run's UUID and map index, so that a retry of this task finds the flow run that is there already.
+
+    Example:
+        >>> with Flow("parent") as flow:
+        ...     child_run_id = create_flow_run(flow_name="child", parameters={"size": 5})
+        ...     child_run_ids = create_flow_run.map(flow_name=unmapped("child"), parameters=[{"size": 1}, {"size": 2}])
+    """
+
+    def __init__(
+        self,
+        flow_id: Optional[str] = None,
+        flow_name: Optional[str] = None,
+        project_name: str = "",
+        parameters: Optional[Dict[str, Any]] = None,
+        context: Optional[Dict[str, Any]] = None,
+        labels: Optional[Iterable[str]] = None,
+        run_name: Optional[str] = None,
+        run_config: Optional[RunConfig] = None,
+        scheduled_start_time: Optional[StartTime] = None,
+        idempotency_key: Optional[str] = None,
+        **kwargs: Any,
+    ) -> None:
+        self.flow_id = flow_id
+        self.flow_name = flow_name
+        self.project_name = project_name
+        self.parameters = parameters
+        self.context = context
+        self.labels = labels
+        self.run_name = run_name
+        self.run_config = run_config
+        self.scheduled_start_time = scheduled_start_time
+        self.idempotency_key = idempotency_key
+        super().__init__(**kwargs)
+
+    @defaults_from_constructor
+    def run(
+        self,
+        flow_id: Optional[str] = None,
+        flow_name: Optional[str] = None,
+        project_name: str = "",
+        parameters: Optional[Dict[str, Any]] = None,
+        context: Optional[Dict[str, Any]] = None,
+        labels: Optional[Iterable[str]] = None,
+        run_name: Optional[str] = None,
+        run_config: Optional[RunConfig] = None,
+        scheduled_start_time: Optional[StartTime] = None,
+        idempotency_key: Optional[str] = None,
+    ) -> str:
+        """Creates the flow run. Arguments are those of the class.
+
+        Returns:
+            The flow run's UUID.
+
+        Raises:
+            ValueError: none, or both, of `flow_id` and `flow_name` were given; no or several flows fit.
+            BackendUnreachable: the Prefect API does not answer.
+            prefect.exceptions.ClientError: it refuses, for example because a required parameter is missing.
+        """
+        if flow_id and flow_name:
+            raise ValueError("Received both `flow_id` and `flow_name`. Only one flow identifier can be passed.")
+        if flow_id:
+            flow = FlowView.from_id(flow_id)
+        elif flow_name:
+            flow = FlowView.from_flow_name(flow_name, project_name=project_name)
+        else:
+            raise ValueError("Both `flow_id` and `flow_name` are null. You must pass a flow identifier.")
+
+        if not run_name and prefect.context.get("flow_run_name"):
+            run_name = f"{prefect.context.flow_run_name}-{flow.name}"
+        if isinstance(scheduled_start_time, timedelta):
+            scheduled_start_time = pendulum.now("utc") + scheduled_start_time
+        flow_run_id = api.create_flow_run(
+            flow.name,
+            flow_id=flow.flow_id,
+            parameters=parameters,
+            context=context,
+            labels=None if labels is None else list(labels),
+            run_name=run_name,
+            run_config=run_config,
+            scheduled_start_time=scheduled_start_time,
+            idempotency_key=idempotency_key or _current_task_run(),
+        )
+        self.logger.info(f"Created flow run {run_name or '<generated-name>'!r}: {api.flow_run_url(flow_run_id)}")
+        return flow_run_id
+
+
+def _current_task_run() -> Optional[str]:
+    """The task run's UUID, with its map index if it has one; None outside of a backend run."""
+    task_run_id, map_index = prefect.context.get("task_run_id"), prefect.context.get("map_index")
+    return f"{task_run_id}-{map_index}" if task_run_id and map_index is not None else task_run_id
+
+
+create_flow_run = CreateFlowRun(name="create_flow_run")

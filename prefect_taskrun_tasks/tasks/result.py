@@ -1,0 +1,80 @@
+"""Gets the result of a task of another flow run."""
+
+from datetime import timedelta
+from typing import Any
+
+from prefect import Task
+
+from ..views import FlowRunView
+from ..waiting import LONGEST_WAIT, wait_until_finished
+from .defaults import defaults_from_constructor
+from .wait import check_is_not_current
+
+
+class GetTaskRunResult(Task):
+    """Task that waits until a flow run has finished, and then returns what one of its tasks returned.
+
+    Drop-in for the task `prefect.tasks.prefect.get_task_run_result`. Everything given here is a default for calls of
+    the task, where it can be overridden. Other keyword arguments are those of `prefect.Task`.
+
+    Args:
+        map_index: which child of a mapped task; -1 gives the list of all of them.
+        poll_time: seconds between two looks at the flow run at most; they start closer together.
+        max_duration: how long to wait at most. Prefect's own task waits without a limit.
+
+    Example:
+        >>> with Flow("parent") as flow:
+        ...     child_run_id = create_flow_run(flow_name="child")
+        ...     child_data = get_task_run_result(child_run_id, "create_some_data-1")
+    """
+
+    def __init__(
+        self,
+        map_index: int = -1,
+        poll_time: float = 5,
+        max_duration: timedelta = LONGEST_WAIT,
+        **kwargs: Any,
+    ) -> None:
+        self.map_index = map_index
+        self.poll_time = poll_time
+        self.max_duration = max_duration
+        super().__init__(**kwargs)
+
+    @defaults_from_constructor
+    def run(
+        self,
+        flow_run_id: str,
+        task_slug: str,
+        map_index: int = -1,
+        poll_time: float = 5,
+        max_duration: timedelta = LONGEST_WAIT,
+    ) -> Any:
+        """Waits, then loads the result. Arguments are those of the class, and:
+
+        Args:
+            flow_run_id: UUID of the flow run.
+            task_slug: the task's name within its flow, usually ``<task name>-1``.
+
+        Returns:
+            The value; for a mapped task a list with the values of all children, in map order.
+
+        Raises:
+            ValueError: `task_slug` is empty, `flow_run_id` is the current flow run's, or there is no such flow run or
+                task run.
+            WaitTimeout: the flow run has not finished in time (a `RuntimeError`).
+            ResultUnavailable: there is no result, or it cannot be found (a `TypeError` or `ValueError`).
+        """
+        if not task_slug:
+            # `task.slug` of a task in a flow is None, so this is easily passed by mistake
+            raise ValueError("Required argument `task_slug` is empty")
+        check_is_not_current(flow_run_id, "get_task_run_result")
+        self.logger.debug(f"Waiting for flow run {flow_run_id} to finish before its result is loaded...")
+        flow_run = wait_until_finished(
+            FlowRunView.from_flow_run_id(flow_run_id),
+            poll_time=poll_time,
+            max_duration=max_duration,
+        )
+        return flow_run.get_task_run(task_slug=task_slug, map_index=map_index).get_result()
+
+
+get_task_run_result = GetTaskRunResult(name="get_task_run_result")

@@ -1,0 +1,7 @@
+"""Frozen pictures of flows, flow runs and task runs."""
+
+from .flow import FlowView
+from .flow_run import FlowRunLog, FlowRunView
+from .task_run import TaskRunView
+
+__all__ = ["FlowRunLog", "FlowRunView", "FlowView", "TaskRunView"]

@@ -1,0 +1,150 @@
+"""A registered flow as it was when looked up."""
+
+from dataclasses import dataclass
+from typing import Any, Dict, List, Optional
+
+import marshmallow
+import prefect
+from prefect.run_configs.base import RunConfig
+from prefect.serialization.flow import FlowSchema
+from prefect.serialization.run_config import RunConfigSchema
+from prefect.serialization.storage import StorageSchema
+
+from .. import api
+from ..errors import Ambiguous, NotFound
+
+NEWEST_FIRST = {"created": "desc"}
+
+
+@dataclass(frozen=True, repr=False)
+class FlowView:
+    """A frozen picture of a registered flow. Drop-in for `prefect.backend.FlowView`.
+
+    Example:
+        >>> FlowView.from_flow_name("child", project_name="examples").flow_id
+    """
+
+    #: UUID of this version of the flow
+    flow_id: str
+    settings: Dict[str, Any]
+    run_config: Optional[RunConfig]
+    #: as registered
+    serialized_flow: Dict[str, Any]
+    #: a newer version has taken its place
+    archived: bool
+    project_name: str
+    #: version of Prefect it was registered with
+    core_version: str
+    #: where the flow itself is kept
+    storage: "prefect.storage.Storage"
+    name: str
+    #: labels of the flow's group; None if they were never set
+    flow_group_labels: Optional[List[str]]
+
+    @property
+    def flow(self) -> "prefect.Flow":
+        """The flow, as far as the backend knows it: structure and names, but not the code of its tasks."""
+        flow: prefect.Flow = FlowSchema().load(self.serialized_flow, partial=True, unknown=marshmallow.EXCLUDE)
+        return flow
+
+    @classmethod
+    def from_id(cls, flow_id: str) -> "FlowView":
+        """Looks a flow up by the UUID of the flow or of its flow group.
+
+        Raises:
+            NotFound: there is neither (a `ValueError`).
+        """
+        for lookup in (cls.from_flow_id, cls.from_flow_group_id):
+            try:
+                return lookup(flow_id)
+            except NotFound:
+                continue
+        raise NotFound(f"Given id {flow_id!r} is not an existing flow or flow group id.")
+
+    @classmethod
+    def from_flow_id(cls, flow_id: str) -> "FlowView":
+        """Looks a version of a flow up by its UUID.
+
+        Raises:
+            TypeError: `flow_id` is not a string.
+            NotFound: there is no such flow (a `ValueError`).
+        """
+        _check_type("flow_id", flow_id)
+        return cls._newest({"id": {"_eq": flow_id}}, f"flow {flow_id!r}")
+
+    @classmethod
+    def from_flow_group_id(cls, flow_group_id: str) -> "FlowView":
+        """Looks the newest version of a flow up by the UUID of its flow group.
+
+        Raises:
+            TypeError: `flow_group_id` is not a string.
+            NotFound: there is no such flow group (a `ValueError`).
+        """
+        _check_type("flow_group_id", flow_group_id)
+        return cls._newest({"flow_group_id": {"_eq": flow_group_id}}, f"flow in flow group {flow_group_id!r}")
+
+    @classmethod
+    def from_flow_name(cls, flow_name: str, project_name: Optional[str] = "", last_updated: bool = False) -> "FlowView":
+        """Looks a flow up by its name, among those that are not archived.
+
+        Args:
+            flow_name: the flow's name.
+            project_name: its project; ``""`` looks in all projects, None among flows without a project.
+            last_updated: take the newest if several fit, instead of raising.
+
+        Raises:
+            NotFound: no flow has that name (a `ValueError`).
+            Ambiguous: several have, and `last_updated` is false (a `ValueError`).
+        """
+        where: Dict[str, Any] = {"name": {"_eq": flow_name}, "archived": {"_eq": False}}
+        sought = f"flow named {flow_name!r}"
+        if project_name != "":
+            where["project"] = {"name": {"_eq": project_name} if project_name else {"_is_null": True}}
+            sought += f" in project {project_name!r}"
+        rows = api.find("flow", where, NEWEST_FIRST)
+        if not rows:
+            raise NotFound(f"No {sought} was found. Is it registered, and not archived?")
+        if len(rows) > 1 and not last_updated:
+            projects = sorted(row["project"]["name"] for row in rows)
+            raise Ambiguous(
+                f"Found multiple flows where one {sought} was looked for, in the projects {projects}. Provide a "
+                "`project_name` as well, or toggle `last_updated` to use the flow that was most recently updated."
+            )
+        return cls._from_flow_data(rows[0])
+
+    @classmethod
+    def _newest(cls, where: Dict[str, Any], sought: str) -> "FlowView":
+        rows = api.find("flow", where, NEWEST_FIRST)
+        if not rows:
+            raise NotFound(f"No {sought} was found.")
+        return cls._from_flow_data(rows[0])
+
+    @classmethod
+    def _from_flow_data(cls, row: Dict[str, Any]) -> "FlowView":
+        run_config = row["run_config"]
+        return cls(
+            flow_id=row["id"],
+            settings=row["settings"],
+            run_config=RunConfigSchema().load(run_config) if run_config else None,
+            serialized_flow=row["serialized_flow"],
+            archived=row["archived"],
+            project_name=row["project"]["name"],
+            core_version=row["core_version"],
+            storage=StorageSchema().load(row["storage"]),
+            name=row["name"],
+            flow_group_labels=row["flow_group"]["labels"],
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}(flow_id={self.flow_id!r}, name={self.name!r}, "
+            f"project_name={self.project_name!r}, storage_type={type(self.storage).__name__})"
+        )
+
+    def __hash__(self) -> int:
+        return hash(self.flow_id)
+
+
+def _check_type(name: str, value: Any) -> None:
+    if not isinstance(value, str):
+        raise TypeError(f"Unexpected type {type(value)!r} for `{name}`, expected 'str'.")

@@ -1,0 +1,239 @@
+"""A flow run as it was when looked up, its task runs and its logs."""
+
+import logging
+from dataclasses import InitVar, dataclass, field
+from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Tuple
+
+import pendulum
+from prefect.engine.state import Pending, State
+from prefect.run_configs.base import RunConfig
+from prefect.serialization.run_config import RunConfigSchema
+
+from .. import api
+from ..errors import NotFound
+from .flow import FlowView
+from .task_run import TaskRunView
+
+#: `get_all_task_runs` refuses more, as prefect.backend 1.4.1 does
+LARGEST_FLOW_RUN = 1000
+
+
+class FlowRunLog(NamedTuple):
+    """A line of a flow run's log. Sorts by time. Drop-in for `prefect.backend.flow_run.FlowRunLog`."""
+
+    timestamp: pendulum.DateTime
+    #: of the `logging` module, such as ``logging.INFO``
+    level: int
+    message: str
+
+    @classmethod
+    def from_dict(cls, data: Dict[str, Any]) -> "FlowRunLog":
+        # getLevelName goes both ways; a name that this process does not know comes back as a text
+        level = logging.getLevelName(data["level"])
+        return cls(
+            timestamp=_instant(data["timestamp"]),
+            level=level if isinstance(level, int) else logging.INFO,
+            message=data["message"],
+        )
+
+
+def _instant(text: str) -> pendulum.DateTime:
+    parsed = pendulum.parse(text)
+    assert isinstance(parsed, pendulum.DateTime)
+    return parsed
+
+
+def _state(row: Dict[str, Any]) -> Any:
+    state: Any = State.deserialize(row["serialized_state"])
+    state.timestamp = _instant(row["timestamp"])
+    return state
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class FlowRunView:
+    """A frozen picture of a flow run. Drop-in for `prefect.backend.FlowRunView`.
+
+    Its task runs are looked up when asked for. Those that have finished are kept, and shown again.
+
+    Example:
+        >>> flow_run = FlowRunView.from_flow_run_id("<id>")
+        >>> flow_run.get_task_run(task_slug="create_some_data-1").get_result()
+        [0, 1, 2, 3, 4]
+    """
+
+    #: UUID of the flow run
+    flow_run_id: str
+    name: str
+    #: UUID of the version of the flow that it is a run of
+    flow_id: str
+    #: only agents with these labels run it
+    labels: List[str]
+    parameters: Dict[str, Any]
+    context: Dict[str, Any]
+    #: its state when looked up
+    state: State
+    #: all states it has been in so far, oldest first; each with a `timestamp`
+    states: List[State]
+    #: when the backend last wrote to the flow run (heartbeats included)
+    updated_at: pendulum.DateTime
+    run_config: Optional[RunConfig]
+
+    #: task runs known already; those that have finished are kept
+    task_runs: InitVar[Optional[Iterable[TaskRunView]]] = None
+
+    _task_runs: Dict[str, TaskRunView] = field(default_factory=dict, init=False)
+    _ids_by_slug: Dict[Tuple[str, int], str] = field(default_factory=dict, init=False)
+    _task_run_ids: Optional[List[str]] = field(default=None, init=False)
+    _flow: Optional[FlowView] = field(default=None, init=False)
+
+    def __post_init__(self, task_runs: Optional[Iterable[TaskRunView]]) -> None:
+        for task_run in task_runs or ():
+            self._keep(task_run)
+
+    def _keep(self, task_run: TaskRunView) -> TaskRunView:
+        if task_run.state.is_finished():
+            self._task_runs[task_run.task_run_id] = task_run
+            self._ids_by_slug[task_run.task_slug, task_run.map_index] = task_run.task_run_id
+        return task_run
+
+    @classmethod
+    def from_flow_run_id(
+        cls,
+        flow_run_id: str,
+        load_static_tasks: bool = False,
+        _cached_task_runs: Optional[Iterable[TaskRunView]] = None,
+    ) -> "FlowRunView":
+        """Looks a flow run up by its UUID.
+
+        Args:
+            flow_run_id: the flow run's UUID.
+            load_static_tasks: look its unmapped task runs up too, all at once.
+
+        Raises:
+            NotFound: there is no such flow run (a `ValueError`).
+        """
+        rows = api.find("flow_run", {"id": {"_eq": flow_run_id}})
+        if not rows:
+            raise NotFound(f"No flow run {flow_run_id!r} was found.")
+        task_runs = list(_cached_task_runs or ())
+        if load_static_tasks:
+            known = [task_run.task_run_id for task_run in task_runs]
+            where = {"map_index": {"_eq": -1}, "flow_run_id": {"_eq": flow_run_id}, "id": {"_nin": known}}
+            task_runs += map(TaskRunView._from_task_run_data, api.find("task_run", where))
+        return cls._from_flow_run_data(rows[0], task_runs)
+
+    @classmethod
+    def _from_flow_run_data(
+        cls, row: Dict[str, Any], task_runs: Optional[Iterable[TaskRunView]] = None
+    ) -> "FlowRunView":
+        states = sorted(map(_state, row["states"]), key=lambda state: state.timestamp)
+        # a flow run that was created just now may not have its first state yet
+        unknown = Pending(message="A state for this flow run is not yet available.")
+        return cls(
+            flow_run_id=row["id"],
+            name=row["name"],
+            flow_id=row["flow_id"],
+            labels=row["labels"],
+            parameters=row["parameters"],
+            context=row["context"],
+            state=State.deserialize(row["serialized_state"]) if row["serialized_state"] else unknown,
+            states=states,
+            updated_at=_instant(row["updated"]),
+            run_config=RunConfigSchema().load(row["run_config"]) if row["run_config"] else None,
+            task_runs=task_runs,
+        )
+
+    def get_latest(self, load_static_tasks: bool = False) -> "FlowRunView":
+        """A new view of the same flow run as it is now. Task runs kept by this one are kept by the new one."""
+        return self.from_flow_run_id(
+            self.flow_run_id, load_static_tasks=load_static_tasks, _cached_task_runs=list(self._task_runs.values())
+        )
+
+    def get_logs(
+        self, start_time: Optional[pendulum.DateTime] = None, end_time: Optional[pendulum.DateTime] = None
+    ) -> List[FlowRunLog]:
+        """The flow run's logs, those of its task runs included, oldest first.
+
+        Args:
+            start_time: only logs after it; default: from the beginning.
+            end_time: only logs up to it; default: `updated_at`.
+        """
+        window = {"_lte": (end_time or self.updated_at).isoformat()}
+        if start_time:
+            window["_gt"] = start_time.isoformat()
+        where = {"flow_run_id": {"_eq": self.flow_run_id}, "timestamp": window}
+        return [FlowRunLog.from_dict(row) for row in api.find("log", where, {"timestamp": "asc"})]
+
+    def get_flow_metadata(self, no_cache: bool = False) -> FlowView:
+        """The flow that this is a run of; looked up once, or again with `no_cache`."""
+        if self._flow is None or no_cache:
+            object.__setattr__(self, "_flow", FlowView.from_flow_id(self.flow_id))
+        assert self._flow is not None
+        return self._flow
+
+    def get_task_run(
+        self,
+        task_slug: Optional[str] = None,
+        task_run_id: Optional[str] = None,
+        map_index: Optional[int] = None,
+    ) -> TaskRunView:
+        """A task run of this flow run, by its task's slug or by its UUID.
+
+        Args:
+            task_slug: the task's name within the flow, usually ``<task name>-1``.
+            task_run_id: the task run's UUID; a `task_slug` or `map_index` given too must be its own.
+            map_index: which child of a mapped task; default: the task run itself.
+
+        Raises:
+            ValueError: neither was given, or they contradict each other.
+            NotFound: there is no such task run (a `ValueError`).
+        """
+        if task_run_id is not None:
+            task_run = self._task_runs.get(task_run_id) or TaskRunView.from_task_run_id(task_run_id)
+            for name, given in (("task_slug", task_slug), ("map_index", map_index)):
+                found = getattr(task_run, name)
+                if given is not None and given != found:
+                    raise ValueError(
+                        f"Both `{name}` and `task_run_id` were given, but task run {task_run_id} has the {name} "
+                        f"{found!r} and not {given!r}."
+                    )
+            return self._keep(task_run)
+        if task_slug is None:
+            raise ValueError("One of `task_run_id` or `task_slug` must be provided!")
+        map_index = -1 if map_index is None else map_index
+        kept = self._ids_by_slug.get((task_slug, map_index))
+        if kept is not None:
+            return self._task_runs[kept]
+        return self._keep(TaskRunView.from_task_slug(task_slug, self.flow_run_id, map_index))
+
+    def get_all_task_runs(self) -> List[TaskRunView]:
+        """All task runs of this flow run; those kept already are not looked up again.
+
+        Raises:
+            ValueError: there are more than 1,000.
+        """
+        if len(self.get_task_run_ids()) > LARGEST_FLOW_RUN:
+            raise ValueError(
+                f"Refusing to `get_all_task_runs` of a flow run with more than {LARGEST_FLOW_RUN} task runs. Load "
+                "those you are interested in one by one."
+            )
+        # taken once, because other threads may add to them meanwhile
+        kept = dict(self._task_runs)
+        rows = api.find("task_run", {"flow_run_id": {"_eq": self.flow_run_id}, "id": {"_nin": list(kept)}})
+        return [self._keep(TaskRunView._from_task_run_data(row)) for row in rows] + list(kept.values())
+
+    def get_task_run_ids(self) -> List[str]:
+        """UUIDs of all task runs of this flow run; kept once the flow run has finished."""
+        if self._task_run_ids:
+            return self._task_run_ids
+        rows = api.find("task_run", {"flow_run_id": {"_eq": self.flow_run_id}}, fields="id")
+        ids = [row["id"] for row in rows]
+        if self.state.is_finished():
+            object.__setattr__(self, "_task_run_ids", ids)
+        return ids
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}(flow_run_id={self.flow_run_id!r}, name={self.name!r}, state={self.state!r}, "
+            f"labels={self.labels!r}, cached_task_runs={len(self._task_runs)})"
+        )

@@ -1,0 +1,62 @@
+"""
+Fixtures: an embedded backend for this process's Prefect, and with it an agent.
+
+Nothing is mocked here: HTTP, SQLite files, agents and flow runs are real. Prefect's home is a temporary folder.
+"""
+
+import os
+from pathlib import Path
+from typing import Any, Callable, Iterator
+
+import prefect
+import pytest
+from prefect.utilities.configuration import set_temporary_config
+from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
+
+from prefect_taskrun_tasks.runner import LocalRunner, settings
+from prefect_taskrun_tasks.server import Backend
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def eventually(condition: Callable[[], Any], seconds: float = 20) -> Any:
+    """What `condition` returns as soon as it is true; fails if that takes longer than `seconds`."""
+    poll = Retrying(retry=retry_if_result(lambda it: not it), wait=wait_fixed(0.05), stop=stop_after_delay(seconds))
+    return poll(condition)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Prefect's home folder, of this process and of those that it starts."""
+    path = tmp_path_factory.mktemp("home")
+    patch = pytest.MonkeyPatch()
+    for name in [name for name in os.environ if name.startswith("PREFECT__")]:
+        # an account or a backend of the user who runs the tests
+        patch.delenv(name)
+    patch.setenv("PREFECT__HOME_DIR", str(path))
+    patch.setenv("PREFECT__USER_CONFIG_PATH", str(path / "config.toml"))
+    patch.setenv("PREFECT__BACKEND_CONFIG_PATH", str(path / "backend.toml"))
+    with set_temporary_config({"home_dir": str(path)}):
+        yield path
+    patch.undo()
+
+
+@pytest.fixture
+def backend(tmp_path: Path) -> Iterator[Backend]:
+    """A backend without an agent, for this process's Prefect."""
+    with Backend(f"sqlite:///{tmp_path / 'prefect.db'}", port=0) as backend, set_temporary_config(
+        settings(backend.url)
+    ):
+        yield backend
+
+
+@pytest.fixture
+def client(backend: Backend) -> prefect.Client:
+    return prefect.Client()
+
+
+@pytest.fixture(scope="session")
+def local(home: Path) -> Iterator[LocalRunner]:
+    """A backend with an agent. One for all tests, so each registers flows under names of its own."""
+    with LocalRunner(import_paths=[str(Path(__file__).parent)]) as local:
+        yield local
