@@ -1,4 +1,4 @@
-"""The main job, from the shell and from Python."""
+"""The examples, as a user runs them."""
 
 import subprocess
 import sys
