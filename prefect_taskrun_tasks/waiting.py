@@ -160,7 +160,7 @@ class _Watch:
         return sorted(news)
 
     def _new_states(self) -> List[FlowRunLog]:
-        states: List[Any] = self.flow_run.states[self._states :]
+        states = self.flow_run.states[self._states :]
         self._states += len(states)
         return [
             FlowRunLog(state.timestamp, logging.INFO, f"Entered state <{type(state).__name__}>: {state.message}")

@@ -2,7 +2,7 @@
 
 import logging
 from dataclasses import InitVar, dataclass, field
-from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Tuple, cast
 
 import pendulum
 from prefect.engine.state import Pending, State
@@ -43,8 +43,14 @@ def _instant(text: str) -> pendulum.DateTime:
     return parsed
 
 
-def _state(row: Dict[str, Any]) -> Any:
-    state: Any = State.deserialize(row["serialized_state"])
+class TimestampedState(State):
+    """For type checkers: the states of a flow run's history, of whatever type, have a time."""
+
+    timestamp: pendulum.DateTime
+
+
+def _state(row: Dict[str, Any]) -> TimestampedState:
+    state = cast(TimestampedState, State.deserialize(row["serialized_state"]))
     state.timestamp = _instant(row["timestamp"])
     return state
 
@@ -73,7 +79,7 @@ class FlowRunView:
     #: its state when looked up
     state: State
     #: all states it has been in so far, oldest first; each with a `timestamp`
-    states: List[State]
+    states: List[TimestampedState]
     #: when the backend last wrote to the flow run (heartbeats included)
     updated_at: pendulum.DateTime
     run_config: Optional[RunConfig]

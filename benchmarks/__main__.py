@@ -1,0 +1,34 @@
+"""
+Runs benchmarks and prints what they measured; the last line of each is one JSON object.
+
+    python -m benchmarks [NAME ...]
+"""
+
+import json
+import os
+import platform
+import sys
+import tempfile
+from pathlib import Path
+
+from . import child_step
+
+BENCHMARKS = {"child_step": child_step}
+
+
+def main(names: "list[str]") -> None:
+    unknown = set(names) - set(BENCHMARKS)
+    if unknown:
+        raise SystemExit(f"There is no benchmark {', '.join(sorted(unknown))}. There are: {', '.join(BENCHMARKS)}")
+    print(f"CPython {platform.python_version()}, {platform.system()} {platform.machine()}, {os.cpu_count()} cores")
+    for name in names or BENCHMARKS:
+        with tempfile.TemporaryDirectory() as directory:
+            figures = BENCHMARKS[name].run(Path(directory))
+        print(f"\n{name}: {BENCHMARKS[name].__doc__}")
+        for side, values in figures.items():
+            print(f"  {side:<8}", ", ".join(f"{what.replace('_', ' ')}: {value}" for what, value in values.items()))
+        print(json.dumps({"benchmark": name, **figures}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
