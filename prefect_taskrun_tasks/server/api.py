@@ -1,14 +1,13 @@
 """The API as an object: a request's body in, the answer out, without a socket."""
 
-import json
 import logging
 from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
 import graphql
-from graphql import GraphQLError, get_named_type
+from graphql import GraphQLError
 from sqlalchemy import Connection
 
-from . import document, reading, schema, tables
+from . import document, reading, schema, strict_json, tables
 from .database import Database, Row, Transaction
 from .document import InvalidDocument, Operation, Selection
 from .errors import Refused
@@ -26,10 +25,6 @@ LARGEST_BATCH = 25
 
 class BadRequest(Exception):
     """A body that is no GraphQL request."""
-
-
-def _refuse_constant(name: str) -> None:
-    raise BadRequest(f"{name} is not JSON")
 
 
 class Api:
@@ -58,8 +53,8 @@ class Api:
         field of it fails, because the Prefect client repeats a request that is answered with 5xx.
         """
         try:
-            request = json.loads(body, parse_constant=_refuse_constant)
-        except (ValueError, BadRequest, RecursionError) as error:
+            request = strict_json.loads(body)
+        except (ValueError, RecursionError) as error:
             return 400, _bad_request(f"The request's body is not JSON: {error}")
         if not isinstance(request, list):
             return self._answer_one(request, headers or {})
@@ -76,6 +71,8 @@ class Api:
             return 400, _bad_request(str(error))
         except InvalidDocument as invalid:
             return 400, {"errors": [_error(each, "GRAPHQL_VALIDATION_FAILED") for each in invalid.errors]}
+        except RecursionError:
+            return 400, _bad_request("The request is nested too deeply.")
         if operation.is_introspection:
             result = graphql.graphql_sync(self._schema, text, variable_values=variables, operation_name=name)
             return 200, dict(result.formatted)
@@ -100,13 +97,12 @@ class Api:
 
     def _field(self, operation: Operation, field: Selection, headers: Mapping[str, str]) -> Any:
         if field.name == "__typename":
-            return operation.root.name
-        kind = get_named_type(operation.root.fields[field.name].type).name
+            return field.parent
         if operation.is_mutation:
-            return document.pick(self._mutate(field, headers), kind, field.fields)
+            return document.pick(self._mutate(field, headers), field.fields)
         with self._database.read() as connection:
             if field.name in _QUERIES:
-                return document.pick(_QUERIES[field.name](connection, **field.arguments), kind, field.fields)
+                return document.pick(_QUERIES[field.name](connection, **field.arguments), field.fields)
             return _read(connection, field)
 
     def _mutate(self, field: Selection, headers: Mapping[str, str]) -> Row:
@@ -162,7 +158,7 @@ def _request(request: Any) -> Tuple[str, Dict[str, Any], Optional[str]]:
     if isinstance(variables, str):
         # the Prefect client sends variables as JSON text inside the JSON
         try:
-            variables = json.loads(variables, parse_constant=_refuse_constant)
+            variables = strict_json.loads(variables)
         except (ValueError, RecursionError) as error:
             raise BadRequest(f"The variables are not JSON: {error}") from error
     if not isinstance(variables, (dict, type(None))):

@@ -115,6 +115,10 @@ class Database:
                     f"versions up to {SCHEMA_VERSION}. Update prefect-taskrun-tasks, or name another file."
                 )
             if version == 0:
+                if connection.exec_driver_sql("SELECT count(*) FROM sqlite_master").scalar_one():
+                    raise DatabaseUnusable(
+                        f"The database {self._engine.url.database!r} belongs to another program. Name another file."
+                    )
                 tables.metadata.create_all(connection)
                 connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
                 tenant = {"id": tables.new_id(), "name": "default", "slug": "default", "created": now()}

@@ -20,6 +20,7 @@ from graphql import (
     get_named_type,
     parse,
     validate,
+    value_from_ast_untyped,
 )
 from graphql.execution.values import get_argument_values, get_directive_values, get_variable_values
 
@@ -39,6 +40,8 @@ class Selection:
     #: the key of the answer: the alias, or the name
     key: str
     name: str
+    #: the type that it is a field of, which is the answer to `__typename`
+    parent: str
     #: arguments, coerced to the schema's types
     arguments: Dict[str, Any]
     #: what was asked for below; empty for a scalar
@@ -60,8 +63,6 @@ def _valid(schema: GraphQLSchema, text: str) -> DocumentNode:
         document = parse(text)
     except GraphQLError as error:
         raise InvalidDocument([error]) from error
-    except RecursionError as error:
-        raise InvalidDocument([GraphQLError("The document is nested too deeply.")]) from error
     errors = validate(schema, document)
     if errors:
         raise InvalidDocument(errors)
@@ -94,18 +95,21 @@ def read(
     root = schema.mutation_type if is_mutation else schema.query_type
     assert root is not None
     fragments = {n.name.value: n for n in document.definitions if isinstance(n, FragmentDefinitionNode)}
-    introspects = any(
-        node.name.value in ("__schema", "__type") for node in _Reader(fragments, values).nodes(operation.selection_set)
-    )
-    selections = [] if introspects else _Reader(fragments, values).selections(root, [operation.selection_set])
+    reader = _Reader(fragments, values, variables)
+    introspects = any(node.name.value in ("__schema", "__type") for node in reader.nodes(operation.selection_set))
+    selections = [] if introspects else reader.selections(root, [operation.selection_set])
     return Operation(is_mutation, root, selections, introspects)
 
 
 class _Reader:
-    def __init__(self, fragments: Dict[str, FragmentDefinitionNode], variables: Any) -> None:
+    def __init__(
+        self, fragments: Dict[str, FragmentDefinitionNode], variables: Any, given_variables: Dict[str, Any]
+    ) -> None:
         self.fragments = fragments
         #: opaque: what get_variable_values made, which differs between releases of graphql-core
         self.variables = variables
+        #: as the caller sent them
+        self.given_variables = given_variables
 
     def selections(self, parent: GraphQLObjectType, sets: List[SelectionSetNode]) -> List[Selection]:
         """The fields of selection sets, those with the same answer key merged."""
@@ -123,15 +127,19 @@ class _Reader:
     ) -> Selection:
         name = node.name.value
         if name == "__typename":
-            return Selection(key, name, {})
+            return Selection(key, name, parent.name, {})
         definition = parent.fields[name]
         try:
             arguments = get_argument_values(definition, node, self.variables)
         except GraphQLError as error:
             raise InvalidDocument([error]) from error
+        for argument in node.arguments or ():
+            if argument.name.value == "order_by" and "order_by" in arguments:
+                written = value_from_ast_untyped(argument.value, self.given_variables)
+                arguments["order_by"] = _as_written(arguments["order_by"], written)
         kind = get_named_type(definition.type)
         fields = self.selections(kind, below) if isinstance(kind, GraphQLObjectType) else []
-        return Selection(key, name, arguments, fields)
+        return Selection(key, name, parent.name, arguments, fields)
 
     def nodes(self, selection_set: SelectionSetNode) -> Iterator[FieldNode]:
         for node in selection_set.selections:
@@ -152,13 +160,24 @@ class _Reader:
         return bool(skip and skip["if"]) or bool(include and not include["if"])
 
 
-def pick(value: Any, kind: str, fields: List[Selection]) -> Any:
+def _as_written(value: Any, written: Any) -> Any:
+    """A coerced value with the keys of its objects in the caller's order; graphql-core puts them in the schema's."""
+    if isinstance(value, list):
+        # one object stands for a list of one
+        sources = written if isinstance(written, list) else [written] * len(value)
+        return [_as_written(item, source) for item, source in zip(value, sources)]
+    if isinstance(value, dict) and isinstance(written, dict):
+        return {name: _as_written(value[name], written[name]) for name in written if name in value}
+    return value
+
+
+def pick(value: Any, fields: List[Selection]) -> Any:
     """Of a value (dict, list of dicts, scalar) just what was asked for."""
     if isinstance(value, list):
-        return [pick(item, kind, fields) for item in value]
+        return [pick(item, fields) for item in value]
     if not fields or value is None:
         return value
     return {
-        each.key: kind if each.name == "__typename" else pick(value.get(each.name), kind, each.fields)
+        each.key: each.parent if each.name == "__typename" else pick(value.get(each.name), each.fields)
         for each in fields
     }

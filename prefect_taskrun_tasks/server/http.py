@@ -104,10 +104,12 @@ class Backend:
     async def _graphql(self, request: Request) -> Response:
         body = bytearray()
         async for chunk in request.stream():
-            body += chunk
-            if len(body) > LARGEST_BODY:
-                message = f"The request is larger than {LARGEST_BODY} bytes."
-                return _json(413, {"errors": [{"message": message, "extensions": {"code": "TOO_LARGE"}}]})
+            # the rest is read and dropped: a caller whose connection is closed while it sends gets no answer
+            if len(body) <= LARGEST_BODY:
+                body += chunk
+        if len(body) > LARGEST_BODY:
+            message = f"The request is larger than {LARGEST_BODY} bytes."
+            return _json(413, {"errors": [{"message": message, "extensions": {"code": "TOO_LARGE"}}]})
         loop = asyncio.get_running_loop()
 
         def answer() -> Response:

@@ -27,6 +27,9 @@ from .document import Selection
 
 Shaped = Dict[str, Any]
 
+#: What was counted, by the answer keys of ``aggregate`` and of ``count`` in it
+Counts = Dict[Tuple[str, str], int]
+
 #: Keys in one ``IN (...)``; SQLite takes 32,766 parameters in a statement
 KEYS = 10_000
 
@@ -198,7 +201,7 @@ def _rows(
                 row[each.key] = values(key)
         elif each.name == "__typename":
             for row in shaped:
-                row[each.key] = table.name
+                row[each.key] = each.parent
         else:
             for row, stored in zip(shaped, found):
                 row[each.key] = stored[each.name]
@@ -219,7 +222,7 @@ def _related(
     if field.name.endswith("_aggregate"):
         for among in chunks:
             found.update(_aggregates(connection, relationship.table, field, among))
-        return lambda key: found.get(key) or _aggregate_of(relationship.table, field, [], {})
+        return lambda key: found.get(key) or _aggregate_of(field, [], {})
     for among in chunks:
         for key, row in _rows(connection, relationship.table, field.fields, field.arguments, among):
             found.setdefault(key, []).append(row)
@@ -240,21 +243,24 @@ def _aggregates(connection: Connection, table: Table, field: Selection, among: O
             for key, row in _rows(connection, table, each.fields, field.arguments, among):
                 nodes.setdefault(key, []).append(row)
 
-    counted = [
-        count for each in field.fields if each.name == "aggregate" for count in each.fields if count.name == "count"
-    ]
+    counted = {
+        (each.key, count.key): count
+        for each in field.fields
+        if each.name == "aggregate"
+        for count in each.fields
+        if count.name == "count"
+    }
     source, conditions, order, limit, offset = _selected(table, field.arguments, among)
     limited = select(source).where(*conditions).order_by(*order).limit(limit).offset(offset).subquery()
-    totals = [_count(limited, count.arguments) for count in counted]
+    totals = [_count(limited, count.arguments) for count in counted.values()]
     grouped = [limited.c[among.column]] if among else []
     statement = select(*grouped, *totals).select_from(limited).group_by(*grouped) if totals else None
-    counts: Dict[Any, Dict[str, int]] = {}
+    counts: Dict[Any, Counts] = {}
     for found in connection.execute(statement) if statement is not None else []:
         key, numbers = (found[0], found[1:]) if among else (None, found)
-        counts[key] = {count.key: number for count, number in zip(counted, numbers)}
+        counts[key] = dict(zip(counted, numbers))
     return {
-        key: _aggregate_of(table, field, nodes.get(key, []), counts.get(key, {}))
-        for key in (among.keys if among else [None])
+        key: _aggregate_of(field, nodes.get(key, []), counts.get(key, {})) for key in (among.keys if among else [None])
     }
 
 
@@ -270,14 +276,14 @@ def _count(source: FromClause, arguments: Shaped) -> "ColumnElement[int]":
     return func.count(value.distinct() if arguments.get("distinct") else value)
 
 
-def _aggregate_of(table: Table, field: Selection, nodes: List[Shaped], counts: Dict[str, int]) -> Shaped:
+def _aggregate_of(field: Selection, nodes: List[Shaped], counts: Counts) -> Shaped:
     def inner(each: Selection) -> Any:
         if each.name == "nodes":
             return nodes
         if each.name == "__typename":
-            return f"{table.name}_aggregate"
+            return each.parent
         return {
-            count.key: (f"{table.name}_aggregate_fields" if count.name == "__typename" else counts.get(count.key, 0))
+            count.key: count.parent if count.name == "__typename" else counts.get((each.key, count.key), 0)
             for count in each.fields
         }
 

@@ -1,7 +1,7 @@
 """The GraphQL schema: reads made from the tables' metadata, mutations from `mutations.graphql` and the rules."""
 
-import json
 import uuid
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Callable, Dict
 
@@ -19,12 +19,13 @@ from graphql import (
     GraphQLScalarType,
     GraphQLSchema,
     GraphQLString,
+    StringValueNode,
     extend_schema,
     parse,
 )
 from sqlalchemy import JSON, Boolean, Column, Integer, Table
 
-from . import clock, reading, tables
+from . import clock, reading, strict_json, tables
 
 Fields = Dict[str, Any]
 
@@ -50,8 +51,9 @@ def _instant(value: Any) -> str:
 
 
 def _json_literal(node: Any, variables: Any = None) -> Any:
-    # inline in a document, JSON is written as a string that holds it
-    return json.loads(node.value)
+    if not isinstance(node, StringValueNode):
+        raise ValueError("inline, JSON is written as a string that holds it")
+    return strict_json.loads(node.value)
 
 
 def _scalar(name: str, parse_value: Callable[[Any], Any]) -> GraphQLScalarType:
@@ -189,8 +191,9 @@ class _ReadSchema:
         return GraphQLObjectType("Query", fields)
 
 
+@lru_cache(maxsize=None)
 def build() -> GraphQLSchema:
-    """The whole schema. It says what may be asked; `api` answers."""
+    """The whole schema, which is the same for every database. It says what may be asked; `api` answers."""
     read_only = GraphQLSchema(_ReadSchema().query(), types=INPUT_SCALARS)
     mutations = Path(__file__).with_name("mutations.graphql").read_text(encoding="utf-8")
     return extend_schema(read_only, parse(mutations))

@@ -19,10 +19,25 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    TypeDecorator,
     UniqueConstraint,
 )
 
 from .clock import now
+
+
+class Words(TypeDecorator[str]):
+    """Text that people or programs wrote.
+
+    Python reads undecodable bytes, of file names and of output, as halves of surrogate pairs. SQLite refuses those,
+    and a log with one in it would be sent again for ever, so they are kept as question marks.
+    """
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Optional[str], dialect: Any) -> Optional[str]:
+        return None if value is None else value.encode("utf-8", "replace").decode()
 
 
 class Uuid(String):
@@ -91,13 +106,13 @@ def stored(name: str, *columns: Any) -> Table:
 def run_columns() -> "list[Column[Any]]":
     """What a flow run and a task run have in common: times, and a copy of the latest state."""
     return [
-        Column("name", String),
+        Column("name", Words),
         Column("version", Integer, nullable=False, default=0),
         Column("heartbeat", Timestamp),
         Column("start_time", Timestamp),
         Column("end_time", Timestamp),
-        Column("state", String),
-        Column("state_message", Text),
+        Column("state", Words),
+        Column("state_message", Words),
         Column("state_timestamp", Timestamp),
         Column("state_start_time", Timestamp),
         json("state_result"),
@@ -108,8 +123,8 @@ def run_columns() -> "list[Column[Any]]":
 def state_columns() -> "list[Column[Any]]":
     return [
         Column("timestamp", Timestamp, nullable=False),
-        Column("state", String, nullable=False),
-        Column("message", Text),
+        Column("state", Words, nullable=False),
+        Column("message", Words),
         json("result"),
         Column("start_time", Timestamp),
         json("serialized_state", default=dict),
@@ -119,8 +134,8 @@ def state_columns() -> "list[Column[Any]]":
 
 tenant = stored(
     "tenant",
-    Column("name", String, nullable=False),
-    Column("slug", String, nullable=False, unique=True),
+    Column("name", Words, nullable=False),
+    Column("slug", Words, nullable=False, unique=True),
     json("info"),
     json("settings", default=dict),
 )
@@ -128,16 +143,16 @@ tenant = stored(
 project = stored(
     "project",
     tenant_id(reverse="projects"),
-    Column("name", String, nullable=False),
-    Column("description", Text),
+    Column("name", Words, nullable=False),
+    Column("description", Words),
     UniqueConstraint("tenant_id", "name"),
 )
 
 flow_group = stored(
     "flow_group",
     tenant_id(reverse="flow_groups"),
-    Column("name", String, index=True),
-    Column("description", Text),
+    Column("name", Words, index=True),
+    Column("description", Words),
     json("labels"),
     json("schedule"),
     json("run_config"),
@@ -150,17 +165,17 @@ flow = stored(
     tenant_id(reverse="flows"),
     parent("project", reverse="flows"),
     parent("flow_group", reverse="flows"),
-    Column("name", String, nullable=False, index=True),
-    Column("description", Text),
+    Column("name", Words, nullable=False, index=True),
+    Column("description", Words),
     Column("version", Integer),
-    Column("version_group_id", String, index=True),
+    Column("version_group_id", Words, index=True),
     flag("archived"),
     json("serialized_flow"),
     json("environment"),
     json("run_config"),
     json("storage"),
     json("parameters", default=list),
-    Column("core_version", String),
+    Column("core_version", Words),
     json("schedule"),
     flag("is_schedule_active"),
     json("settings", default=dict),
@@ -170,14 +185,14 @@ task = stored(
     "task",
     tenant_id(hidden=True),
     parent("flow", reverse="tasks"),
-    Column("name", String),
-    Column("slug", String),
-    Column("description", Text),
-    Column("type", String),
+    Column("name", Words),
+    Column("slug", Words),
+    Column("description", Words),
+    Column("type", Words),
     Column("max_retries", Integer),
     Column("retry_delay", Interval),
-    Column("trigger", String),
-    Column("cache_key", String),
+    Column("trigger", Words),
+    Column("cache_key", Words),
     json("tags", default=list),
     flag("auto_generated"),
     flag("mapped"),
@@ -193,7 +208,7 @@ edge = stored(
     parent("flow", reverse="edges"),
     parent("task", "upstream_task", reverse="downstream_edges"),
     parent("task", "downstream_task", reverse="upstream_edges"),
-    Column("key", String),
+    Column("key", Words),
     flag("mapped"),
     UniqueConstraint("flow_id", "downstream_task_id", "upstream_task_id"),
 )
@@ -201,7 +216,7 @@ edge = stored(
 agent_config = stored(
     "agent_config",
     tenant_id(hidden=True),
-    Column("name", String),
+    Column("name", Words),
     json("settings", default=dict),
 )
 
@@ -209,9 +224,9 @@ agent = stored(
     "agent",
     tenant_id(hidden=True),
     parent("agent_config", reverse="agents", nullable=True, ondelete="SET NULL"),
-    Column("name", String),
-    Column("type", String),
-    Column("core_version", String),
+    Column("name", Words),
+    Column("type", Words),
+    Column("core_version", Words),
     json("labels", default=list),
     Column("last_queried", Timestamp, default=now),
 )
@@ -228,7 +243,7 @@ flow_run = stored(
     json("run_config"),
     Column("scheduled_start_time", Timestamp, nullable=False),
     flag("auto_scheduled"),
-    Column("idempotency_key", String),
+    Column("idempotency_key", Words),
     Column("times_resurrected", Integer, nullable=False, default=0),
     UniqueConstraint("flow_id", "idempotency_key"),
 )
@@ -247,7 +262,7 @@ task_run = stored(
     parent("task", reverse="task_runs"),
     Column("map_index", Integer, nullable=False, default=-1),
     *run_columns(),
-    Column("cache_key", String, index=True),
+    Column("cache_key", Words, index=True),
     UniqueConstraint("flow_run_id", "task_id", "map_index"),
 )
 
@@ -264,9 +279,9 @@ log = stored(
     parent("flow_run", reverse="logs", hidden=True, nullable=True),
     parent("task_run", reverse="logs", hidden=True, nullable=True),
     Column("timestamp", Timestamp, nullable=False),
-    Column("name", String),
-    Column("level", String),
-    Column("message", Text),
+    Column("name", Words),
+    Column("level", Words),
+    Column("message", Words),
     json("info"),
     Column("is_loaded_from_archive", Boolean),
 )
@@ -275,7 +290,7 @@ task_run_artifact = stored(
     "task_run_artifact",
     tenant_id(hidden=True),
     parent("task_run"),
-    Column("kind", String, nullable=False),
+    Column("kind", Words, nullable=False),
     json("data", default=dict),
 )
 

@@ -46,7 +46,7 @@ def create_flow_run(
             return {"id": existing["id"]}
     if flow["archived"]:
         raise Refused(f"Flow {flow['id']} ({flow['name']!r}) is archived, so it cannot be run.")
-    for name, value in (("parameters", parameters), ("context", context)):
+    for name, value in (("parameters", parameters), ("context", context), ("run_config", run_config)):
         if value is not None and not isinstance(value, dict):
             raise Refused(f"The {name} of a flow run must be an object, not {value!r}.")
     group = tx.get(tables.flow_group, flow["flow_group_id"])

@@ -3,7 +3,7 @@
 import base64
 import gzip
 import json
-from datetime import timedelta
+import logging
 from typing import Any, Dict, List, Optional
 
 from sqlalchemy import func, select
@@ -12,6 +12,8 @@ from .. import tables
 from ..database import Row, Transaction
 from ..errors import Refused
 from . import schedules, states
+
+logger = logging.getLogger(__name__)
 
 
 def create_flow_from_compressed_string(tx: Transaction, serialized_flow: str, **options: Any) -> Row:
@@ -128,8 +130,9 @@ def _activate_schedule(tx: Transaction, flow_id: str) -> None:
     savepoint = tx.connection.begin_nested()
     try:
         schedules.set_schedule_active(tx, flow_id)
-    except Refused:
+    except Exception as error:
         savepoint.rollback()
+        logger.warning("The schedule of flow %s is not active: %s", flow_id, error)
     else:
         savepoint.commit()
 
@@ -173,7 +176,11 @@ def register_tasks(tx: Transaction, flow_id: str, serialized_tasks: List[Dict[st
 
 
 def _interval(seconds: Optional[float]) -> Optional[str]:
-    return None if seconds is None else str(timedelta(seconds=seconds)).zfill(8)
+    if seconds is None:
+        return None
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:02}:{minutes:02}:{seconds:02}"
 
 
 def _task_ids(tx: Transaction, flow_id: str) -> Dict[str, str]:

@@ -1,6 +1,6 @@
 """Logs of flow runs and task runs."""
 
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional
 
 from sqlalchemy import select
 
@@ -17,6 +17,8 @@ def write_run_logs(tx: Transaction, logs: List[Dict[str, Any]]) -> Row:
     """
     flow_runs = _existing(tx, tables.flow_run, {row["flow_run_id"] for row in logs})
     task_runs = _existing(tx, tables.task_run, {row["task_run_id"] for row in logs if row.get("task_run_id")})
+    # a log of the flow run itself
+    task_runs.add(None)
     tx.insert_many(
         tables.log,
         [
@@ -30,11 +32,11 @@ def write_run_logs(tx: Transaction, logs: List[Dict[str, Any]]) -> Row:
                 "info": row.get("info"),
             }
             for row in logs
-            if row["flow_run_id"] in flow_runs and row.get("task_run_id") in (None, *task_runs)
+            if row["flow_run_id"] in flow_runs and row.get("task_run_id") in task_runs
         ],
     )
     return {"success": True}
 
 
-def _existing(tx: Transaction, table: Any, ids: "set[str]") -> "set[str]":
+def _existing(tx: Transaction, table: Any, ids: "set[str]") -> "set[Optional[str]]":
     return {row["id"] for row in tx.rows(select(table.c.id).where(table.c.id.in_(ids)))}

@@ -62,12 +62,14 @@ def normalised(given: Any) -> State:
         kind = given.get("type") if isinstance(given, dict) else given
         raise Refused(f"State update failed: {kind!r} is not the type of a Prefect state.")
     state: State = dict(given)
+    if not isinstance(state.get("message"), (str, type(None))):
+        raise Refused(f"State update failed: the message {state['message']!r} is no text.")
     if state["type"] in SCHEDULED:
         # a Paused state without a start time waits until someone resumes it; the others start now
         if state.get("start_time"):
             try:
                 state["start_time"] = normal(state["start_time"])
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, OverflowError):
                 raise Refused(f"State update failed: start_time {state['start_time']!r} is no time.") from None
         else:
             state["start_time"] = None if state["type"] == "Paused" else now()
@@ -82,6 +84,9 @@ def normalised(given: Any) -> State:
 def record(tx: Transaction, kind: Kind, run: Row, state: State) -> None:
     """Stores a state of a run, and its copy in the run itself."""
     state = normalised(state)
+    if kind is TASK_RUN and not state.get("cached_inputs") and run["serialized_state"].get("cached_inputs"):
+        # the client writes an empty object where there are none, and reads its inputs back from here
+        state["cached_inputs"] = run["serialized_state"]["cached_inputs"]
     name, timestamp = state["type"], now()
     latest = {
         "version": (run["version"] or 0) + 1,
@@ -183,8 +188,6 @@ def _set_task_run_state(tx: Transaction, task_run_id: str, state: State) -> Row:
                 f"State update failed for task run ID {task_run_id}: its flow run {run['flow_run_id']} is not "
                 f"Running but {found}."
             )
-    if state.get("cached_inputs") is None and (run["serialized_state"] or {}).get("cached_inputs"):
-        state["cached_inputs"] = run["serialized_state"]["cached_inputs"]
     record(tx, TASK_RUN, run, state)
     return {"id": run["id"], "status": "SUCCESS"}
 

@@ -36,7 +36,7 @@ def _create(tx: Transaction, flow_run_id: str, task_id: str, map_index: int) -> 
         map_index=map_index,
         cache_key=task["cache_key"],
     )
-    created = {"id": id, "tenant_id": flow_run["tenant_id"], "version": 0, "start_time": None, "end_time": None}
+    created = {"id": id, "tenant_id": flow_run["tenant_id"], "version": 0, "serialized_state": {}}
     states.record(tx, states.TASK_RUN, created, {"type": "Pending", "message": "Task run created"})
     run = tx.get(tables.task_run, id)
     assert run is not None

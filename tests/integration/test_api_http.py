@@ -1,0 +1,237 @@
+"""The API over HTTP, as the Prefect client and other programs reach it."""
+
+import json
+import socket
+import threading
+from typing import Any, Dict, List, Tuple
+
+import prefect
+import pytest
+import requests
+from conftest import eventually
+from prefect.exceptions import ClientError
+
+from prefect_taskrun_tasks.server import Backend, PortUnavailable, http
+
+
+@pytest.mark.parametrize("path", ["", "/", "/graphql", "/graphql/"])
+def test_the_api_is_answered_at_every_address_that_prefect_uses(backend: Backend, path: str) -> None:
+    answer = requests.post(backend.url + path, json={"query": "{ hello }", "variables": "null"}, timeout=20)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
+    assert answer.json() == {"data": {"hello": "👋"}}
+
+
+def test_the_backend_says_that_it_is_well(backend: Backend) -> None:
+    assert requests.get(backend.url + "/health", timeout=20).json() == {"status": "ok"}
+
+
+@pytest.mark.parametrize(
+    ("body", "status"), [(b"", 400), (b"\xff", 400), (b"[" * 100_000, 400), (b'{"query": "{ unheard_of }"}', 400)]
+)
+def test_a_hostile_body_is_the_callers_error(backend: Backend, body: bytes, status: int) -> None:
+    answer = requests.post(backend.url, data=body, timeout=20)
+    assert answer.status_code == status
+    assert answer.json()["errors"]
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", "/"), ("PUT", "/graphql"), ("POST", "/elsewhere")])
+def test_other_methods_and_addresses_are_no_server_errors(backend: Backend, method: str, path: str) -> None:
+    assert requests.request(method, backend.url + path, timeout=20).status_code in (404, 405)
+
+
+def test_the_client_reports_a_refusal_with_its_message(client: prefect.Client) -> None:
+    with pytest.raises(ClientError, match="Cannot query field 'unheard_of'"):
+        client.graphql("{ unheard_of }")
+    with pytest.raises(ClientError, match="needs a flow_id"):
+        client.graphql("mutation { create_flow_run(input: {}) { id } }")
+
+
+def test_a_batch_of_logs_of_four_megabytes_is_taken(client: prefect.Client) -> None:
+    """T1: escaped twice it is larger than the limits of most servers."""
+    flow = prefect.Flow("flow", tasks=[prefect.Task("a")])
+    client.create_project("project")
+    run_id = client.create_flow_run(flow_id=flow.register("project", no_url=True))
+    message = '"\n' * 500_000
+    client.write_run_logs([{"flow_run_id": run_id, "message": message}] * 4)
+    query = "query($id: uuid!) { flow_run_by_pk(id: $id) { logs { message } } }"
+    logs = client.graphql(query, variables={"id": run_id}).data.flow_run_by_pk.logs
+    assert [log.message == message for log in logs] == [True] * 4
+
+
+def test_a_body_beyond_all_limits_is_refused(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "LARGEST_BODY", 1_000_000)
+    answer = requests.post(backend.url, data=b" " * 20_000_000, timeout=20)
+    assert answer.status_code == 413
+    assert "1000000" in answer.json()["errors"][0]["message"]
+
+
+def test_a_caller_who_hangs_up_disturbs_nobody(backend: Backend) -> None:
+    host, port = backend.url[len("http://") :].split(":")
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{")
+    assert requests.post(backend.url, json={"query": "{ hello }"}, timeout=20).status_code == 200
+
+
+def test_an_address_that_is_taken_is_refused(backend: Backend, tmp_path: Any) -> None:
+    port = int(backend.url.rsplit(":", 1)[1])
+    with pytest.raises(PortUnavailable, match="--port"):
+        Backend(f"sqlite:///{tmp_path / 'other.db'}", port=port)
+
+
+def test_the_agent_is_known_by_its_header(backend: Backend, client: prefect.Client) -> None:
+    agent_id = client.register_agent("LocalAgent", name="agent", labels=["b", "a"])
+    client.attach_headers({"X-PREFECT-AGENT-ID": agent_id})
+    client.create_project("project")
+    run_id = client.create_flow_run(flow_id=prefect.Flow("flow").register("project", no_url=True))
+    client.set_flow_run_state(run_id, prefect.engine.state.Submitted(state=prefect.engine.state.Scheduled()))
+    query = "query($id: uuid!) { flow_run_by_pk(id: $id) { agent { id core_version labels } } }"
+    agent = client.graphql(query, variables={"id": run_id}).data.flow_run_by_pk.agent
+    assert agent == {"id": agent_id, "core_version": prefect.__version__, "labels": ["a", "b"]}
+
+
+class Callers:
+    """Calls a backend from many threads at once."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.answers: List[Tuple[int, Any]] = []
+
+    def _call(self, start: threading.Barrier, bodies: List[Dict[str, Any]]) -> None:
+        with requests.Session() as session:
+            start.wait()
+            for body in bodies:
+                answer = session.post(self.url, json=body, timeout=60)
+                self.answers.append((answer.status_code, answer.json()))
+
+    def call(self, bodies_of_each: List[List[Dict[str, Any]]]) -> List[Any]:
+        """The data of all answers; each caller sends its bodies one after the other."""
+        start = threading.Barrier(len(bodies_of_each))
+        threads = [threading.Thread(target=self._call, args=[start, bodies]) for bodies in bodies_of_each]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert [answer for status, answer in self.answers if status != 200] == []
+        return [answer.get("data") for _, answer in self.answers]
+
+
+def mutation(name: str, payload: str, /, **input: Any) -> Dict[str, Any]:
+    query = f"mutation($input: {name}_input!) {{ {name}(input: $input) {{ {payload} }} }}"
+    return {"query": query, "variables": {"input": input}}
+
+
+@pytest.fixture
+def flow_id(client: prefect.Client) -> str:
+    client.create_project("project")
+    id: str = prefect.Flow("flow", tasks=[prefect.Task("a")]).register("project", no_url=True)
+    return id
+
+
+def test_many_callers_with_one_key_make_one_flow_run(backend: Backend, client: prefect.Client, flow_id: str) -> None:
+    body = mutation("create_flow_run", "id", flow_id=flow_id, idempotency_key="k")
+    answers = Callers(backend.url).call([[body] * 3] * 12)
+    assert len(answers) == 36
+    assert len({answer["create_flow_run"]["id"] for answer in answers}) == 1
+
+
+def test_many_workers_make_one_mapped_child(backend: Backend, client: prefect.Client, flow_id: str) -> None:
+    """T20."""
+    run_id = client.create_flow_run(flow_id=flow_id)
+    [task] = client.graphql("{ task { id } }").data.task
+    children = [
+        mutation("get_or_create_task_run_info", "id", flow_run_id=run_id, task_id=task.id, map_index=index)
+        for index in range(4)
+    ]
+    answers = Callers(backend.url).call([children] * 12)
+    assert len({answer["get_or_create_task_run_info"]["id"] for answer in answers}) == 4
+    assert client.graphql("{ task_run_state_aggregate { aggregate { count } } }").data == {
+        "task_run_state_aggregate": {"aggregate": {"count": 5}}
+    }
+
+
+def test_one_of_many_agents_gets_a_flow_run(backend: Backend, client: prefect.Client, flow_id: str) -> None:
+    """T22."""
+    run_id = client.create_flow_run(flow_id=flow_id)
+    states = [{"flow_run_id": run_id, "state": {"type": "Submitted", "state": {"type": "Scheduled"}}}]
+    callers = Callers(backend.url)
+    callers.call([[mutation("set_flow_run_states", "states { status }", states=states)]] * 12)
+    refusals = [answer["errors"][0]["message"] for _, answer in callers.answers if "errors" in answer]
+    assert refusals == ["State update failed: this run has already been submitted."] * 11
+
+
+def test_writers_from_many_threads_lose_nothing(backend: Backend, client: prefect.Client, flow_id: str) -> None:
+    run_id = client.create_flow_run(flow_id=flow_id)
+
+    def bodies(caller: int) -> List[Dict[str, Any]]:
+        written = []
+        for number in range(10):
+            states = [{"flow_run_id": run_id, "state": {"type": "Running", "message": f"{caller}-{number}"}}]
+            written.append(mutation("set_flow_run_states", "states { status }", states=states))
+            log = {"flow_run_id": run_id, "message": f"{caller}-{number}"}
+            written.append(mutation("write_run_logs", "success", logs=[log]))
+            written.append({"query": "{ flow_run { state states { version } } }"})
+        return written
+
+    answers = Callers(backend.url).call([bodies(caller) for caller in range(12)])
+    assert None not in answers
+    query = """query($id: uuid!) { flow_run_by_pk(id: $id) {
+        version state_message logs { message } states(order_by: {timestamp: asc}) { version message }
+    } }"""
+    run = client.graphql(query, variables={"id": run_id}).data.flow_run_by_pk
+    assert [state.version for state in run.states] == list(range(1, 122))
+    assert (run.version, run.state_message) == (121, run.states[-1].message)
+    assert len({log.message for log in run.logs}) == 120
+
+
+def test_one_of_many_registrations_with_one_key_makes_a_version(backend: Backend, client: prefect.Client) -> None:
+    client.create_project("project")
+    [project] = client.graphql("{ project { id } }").data.project
+    flow = {"name": "flow", "tasks": []}
+    body = mutation("create_flow", "id", project_id=project.id, serialized_flow=flow, idempotency_key="k")
+    answers = Callers(backend.url).call([[body]] * 8)
+    assert len({answer["create_flow"]["id"] for answer in answers}) == 1
+
+
+def test_an_agent_is_told_of_a_new_flow_run(tmp_path: Any) -> None:
+    """And of nothing else."""
+    pokes: List[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as agent:
+        address = f"http://127.0.0.1:{agent.getsockname()[1]}"
+
+        def listen() -> None:
+            while True:
+                connection, _ = agent.accept()
+                with connection:
+                    request = connection.recv(1000)
+                    if not request:
+                        return
+                    pokes.append(request.split(b"\r\n")[0])
+                    connection.sendall(b"HTTP/1.0 200 OK\r\n\r\n")
+
+        listener = threading.Thread(target=listen, daemon=True)
+        listener.start()
+        with Backend(f"sqlite:///{tmp_path / 'poked.db'}", port=0, agent_addresses=[address]) as backend:
+
+            def post(body: Dict[str, Any]) -> Any:
+                return requests.post(backend.url, json=body, timeout=20).json()["data"]
+
+            tenant_id = post({"query": "{ tenant { id } }"})["tenant"][0]["id"]
+            project = post(mutation("create_project", "id", tenant_id=tenant_id, name="p"))["create_project"]["id"]
+            flow = mutation("create_flow", "id", project_id=project, serialized_flow={"name": "f"})
+            flow_id = post(flow)["create_flow"]["id"]
+            assert pokes == []
+            post(mutation("create_flow_run", "id", flow_id=flow_id))
+            eventually(lambda: pokes)
+            assert pokes == [b"GET /api/poke HTTP/1.1"]
+        socket.create_connection(agent.getsockname()).close()
+        listener.join(20)
+
+
+def test_what_is_stored_survives_a_restart(tmp_path: Any) -> None:
+    url = f"sqlite:///{tmp_path / 'kept.db'}"
+    body = {"query": "{ tenant { id } }"}
+    answers = []
+    for _ in range(2):
+        with Backend(url, port=0) as backend:
+            answers.append(requests.post(backend.url, data=json.dumps(body), timeout=20).json())
+    assert answers[0] == answers[1]

@@ -1,0 +1,220 @@
+"""What the backend does by itself: scheduling, starting lost runs again, ending zombies."""
+
+from pathlib import Path
+from typing import Any, Iterator, List
+
+import pendulum
+import pytest
+import stored
+from conftest import eventually
+from prefect.schedules import IntervalSchedule
+from prefect.serialization.schedule import ScheduleSchema
+
+from prefect_taskrun_tasks.server import services, tables
+from prefect_taskrun_tasks.server.clock import ago
+from prefect_taskrun_tasks.server.database import Database, Transaction
+from prefect_taskrun_tasks.server.rules import flows
+
+SILENCE = services.HEARTBEAT_TIMEOUT + 1
+
+
+@pytest.fixture
+def tx(tmp_path: Path) -> Iterator[Transaction]:
+    with stored.transaction(tmp_path) as tx:
+        yield tx
+
+
+@pytest.fixture
+def run_id(tx: Transaction) -> str:
+    """Of a flow run whose process has gone, with the task `a`, which is retried once, 26 hours later."""
+    flow_id = stored.flow_id(tx, tasks=[])
+    flows.register_tasks(tx, flow_id, [{"slug": "a", "max_retries": 1, "retry_delay": 26 * 3600}])
+    run_id = stored.running(tx, flow_id=flow_id)
+    stored.no_heartbeat_for(tx, run_id, SILENCE)
+    return run_id
+
+
+def running_task(tx: Transaction, run_id: str) -> str:
+    id: str = stored.task_runs(tx, run_id)[0]["id"]
+    stored.set_task_state(tx, id, "Running")
+    return id
+
+
+def settings(tx: Transaction, **values: Any) -> None:
+    tx.update(tables.flow_group, settings=values)
+
+
+def levels(tx: Transaction) -> List[str]:
+    return [row["level"] for row in stored.rows(tx, tables.log)]
+
+
+@pytest.mark.parametrize("name", ["Running", "Submitted"])
+def test_lazarus_starts_a_lost_run_again(tx: Transaction, run_id: str, name: str) -> None:
+    stored.set_state(tx, run_id, name)
+    stored.no_heartbeat_for(tx, run_id, SILENCE)
+    services.lazarus(tx)
+    run = stored.flow_run(tx, run_id)
+    assert (run["state"], run["times_resurrected"]) == ("Scheduled", 1)
+    assert run["state_start_time"] is not None
+    assert levels(tx) == ["INFO"]
+    assert tx.queued
+
+
+def test_lazarus_gives_up_after_three_times(tx: Transaction, run_id: str) -> None:
+    for attempt in (1, 2, 3):
+        services.lazarus(tx)
+        assert stored.flow_run(tx, run_id)["times_resurrected"] == attempt
+        stored.set_state(tx, run_id, "Running")
+        stored.no_heartbeat_for(tx, run_id, SILENCE)
+    services.lazarus(tx)
+    run = stored.flow_run(tx, run_id)
+    assert (run["state"], run["times_resurrected"]) == ("Failed", 3)
+    assert "Lazarus" in run["state_message"]
+    assert levels(tx) == ["INFO"] * 3 + ["ERROR"]
+
+
+@pytest.mark.parametrize("name", ["Scheduled", "Retrying", "Paused", "Resume", "Running"])
+def test_lazarus_leaves_a_run_alone_whose_task_runs_will_bring_it_back(tx: Transaction, run_id: str, name: str) -> None:
+    """Contract 4.4: such a run waits without a process."""
+    stored.set_task_state(tx, stored.task_runs(tx, run_id)[0]["id"], name)
+    services.lazarus(tx)
+    assert stored.flow_run(tx, run_id)["state"] == "Running"
+
+
+@pytest.mark.parametrize("name", ["Scheduled", "Pending", "Cancelling", "Success", "Failed"])
+def test_lazarus_looks_for_runs_that_should_have_a_process(tx: Transaction, run_id: str, name: str) -> None:
+    stored.set_state(tx, run_id, name)
+    stored.no_heartbeat_for(tx, run_id, SILENCE)
+    services.lazarus(tx)
+    assert stored.flow_run(tx, run_id)["state"] == name
+
+
+@pytest.mark.parametrize("service", [services.lazarus, services.kill_zombies])
+def test_a_run_that_sent_a_heartbeat_is_left_alone(tx: Transaction, run_id: str, service: services.Pass) -> None:
+    task_run_id = running_task(tx, run_id)
+    stored.no_heartbeat_for(tx, run_id, services.HEARTBEAT_TIMEOUT - 30)
+    service(tx)
+    assert stored.flow_run(tx, run_id)["state"] == "Running"
+    assert stored.task_run(tx, task_run_id)["state"] == "Running"
+
+
+@pytest.mark.parametrize("service", [services.lazarus, services.kill_zombies])
+def test_a_run_that_never_sent_a_heartbeat_is_left_alone(tx: Transaction, run_id: str, service: services.Pass) -> None:
+    tx.update(tables.flow_run, heartbeat=None)
+    service(tx)
+    assert stored.flow_run(tx, run_id)["state"] == "Running"
+
+
+@pytest.mark.parametrize("setting", ["heartbeat_enabled", "lazarus_enabled"])
+def test_lazarus_can_be_switched_off_for_a_flow(tx: Transaction, run_id: str, setting: str) -> None:
+    settings(tx, **{setting: False})
+    services.lazarus(tx)
+    assert stored.flow_run(tx, run_id)["state"] == "Running"
+
+
+def test_a_zombie_task_is_retried_after_its_delay_while_it_has_retries_left(tx: Transaction, run_id: str) -> None:
+    task_run_id = running_task(tx, run_id)
+    services.kill_zombies(tx)
+    run = stored.task_run(tx, task_run_id)
+    assert (run["state"], run["serialized_state"]["run_count"]) == ("Retrying", 1)
+    assert ago(-27 * 3600) > run["state_start_time"] > ago(-25 * 3600)
+    stored.set_task_state(tx, task_run_id, "Running")
+    services.kill_zombies(tx)
+    run = stored.task_run(tx, task_run_id)
+    assert run["state"] == "Failed"
+    assert run["state_message"].startswith("No heartbeat detected from the remote task")
+    assert levels(tx) == ["ERROR", "ERROR"]
+
+
+@pytest.mark.parametrize("name", ["Failed", "Cancelled", "Scheduled"])
+def test_a_zombie_task_of_a_flow_run_that_does_not_run_is_failed(tx: Transaction, run_id: str, name: str) -> None:
+    task_run_id = running_task(tx, run_id)
+    tx.update(tables.flow_run, state=name)
+    services.kill_zombies(tx)
+    assert stored.task_run(tx, task_run_id)["state"] == "Failed"
+
+
+@pytest.mark.parametrize("name", ["Pending", "Retrying", "Success", "Submitted"])
+def test_only_running_tasks_are_zombies(tx: Transaction, run_id: str, name: str) -> None:
+    task_run_id = stored.task_runs(tx, run_id)[0]["id"]
+    stored.set_task_state(tx, task_run_id, name)
+    services.kill_zombies(tx)
+    assert stored.task_run(tx, task_run_id)["state"] == name
+
+
+def test_a_run_that_was_lost_while_it_was_cancelled_is_failed(tx: Transaction, run_id: str) -> None:
+    stored.set_state(tx, run_id, "Cancelling")
+    stored.no_heartbeat_for(tx, run_id, SILENCE)
+    services.kill_zombies(tx)
+    assert stored.flow_run(tx, run_id)["state"] == "Failed"
+    assert levels(tx) == ["ERROR"]
+
+
+def test_the_zombie_killer_can_be_switched_off_for_a_flow(tx: Transaction, run_id: str) -> None:
+    task_run_id = running_task(tx, run_id)
+    settings(tx, heartbeat_enabled=False)
+    services.kill_zombies(tx)
+    assert stored.task_run(tx, task_run_id)["state"] == "Running"
+    stored.set_state(tx, run_id, "Cancelling")
+    stored.no_heartbeat_for(tx, run_id, SILENCE)
+    services.kill_zombies(tx)
+    assert stored.flow_run(tx, run_id)["state"] == "Cancelling"
+
+
+def test_a_crashed_run_comes_back_when_its_tasks_are_ended(tx: Transaction, run_id: str) -> None:
+    running_task(tx, run_id)
+    services.lazarus(tx)
+    assert stored.flow_run(tx, run_id)["state"] == "Running"
+    tx.update(tables.task, max_retries=0)
+    services.kill_zombies(tx)
+    services.lazarus(tx)
+    assert stored.flow_run(tx, run_id)["state"] == "Scheduled"
+
+
+HOURLY = ScheduleSchema().dump(IntervalSchedule(interval=pendulum.duration(hours=1)))
+
+
+def test_the_scheduler_fills_up_the_runs_that_wait(tx: Transaction) -> None:
+    stored.flow_id(tx, schedule=HOURLY)
+    starts = {run["scheduled_start_time"] for run in stored.rows(tx, tables.flow_run)}
+    gone = stored.rows(tx, tables.flow_run)[-1]
+    tx.delete(tables.flow_run, tables.flow_run.c.id == gone["id"])
+    services.schedule(tx)
+    assert {run["scheduled_start_time"] for run in stored.rows(tx, tables.flow_run)} == starts
+
+
+def test_the_scheduler_leaves_archived_and_inactive_flows_alone(tx: Transaction) -> None:
+    stored.flow_id(tx, name="inactive", schedule=HOURLY, set_schedule_active=False)
+    archived = stored.flow_id(tx, name="archived", schedule=HOURLY)
+    flows.archive_flow(tx, archived)
+    services.schedule(tx)
+    assert stored.count(tx, tables.flow_run) == 0
+
+
+def test_a_broken_schedule_does_not_keep_other_flows_from_running(tx: Transaction) -> None:
+    broken = stored.flow_id(tx, name="broken", schedule=HOURLY)
+    stored.flow_id(tx, name="sound", schedule=HOURLY)
+    tx.update(tables.flow, tables.flow.c.id == broken, schedule={"type": "Unheard"})
+    tx.delete(tables.flow_run)
+    services.schedule(tx)
+    assert stored.count(tx, tables.flow_run) == 10
+
+
+def test_services_run_at_their_intervals_and_survive_a_pass_that_fails(tmp_path: Path) -> None:
+    """The intervals are those of a test; the threads are real."""
+    database = Database(f"sqlite:///{tmp_path / 'prefect.db'}")
+    passes: List[str] = []
+    told: List[str] = []
+
+    def fails(tx: Transaction) -> None:
+        passes.append("fails")
+        raise RuntimeError("as this test wants it")
+
+    def queues(tx: Transaction) -> None:
+        tx.queued = True
+
+    running = services.Services(database, lambda: told.append("queued"), {fails: 0.01, queues: 0.01})
+    running.start()
+    eventually(lambda: len(passes) > 2 and told)
+    running.stop()
+    database.close()
