@@ -10,6 +10,8 @@ from typing import Any, AsyncIterator, Iterable, Optional
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -26,12 +28,19 @@ LARGEST_BODY = 32 * 1024 * 1024
 GRACE = 5
 
 
+_LOOPBACK = ("127.0.0.1", "localhost")
+
+
 class PortUnavailable(Exception):
     """The address cannot be listened on."""
 
 
 def _json(status: int, value: Any) -> Response:
     return Response(json.dumps(value), status, media_type="application/json")
+
+
+def _refused(status: int, message: str) -> Response:
+    return _json(status, {"errors": [{"message": message, "extensions": {"code": "BAD_REQUEST"}}]})
 
 
 class Backend:
@@ -59,6 +68,7 @@ class Backend:
         port: int = 4200,
         agent_addresses: Iterable[str] = (),
     ) -> None:
+        self._host = host
         self._socket = _listen(host, port)
         try:
             self._database = Database(database_url)
@@ -96,20 +106,25 @@ class Backend:
             Route("/graphql", self._graphql, methods=["POST"]),
             Route("/graphql/", self._graphql, methods=["POST"]),
         ]
-        return Starlette(routes=routes, lifespan=lifespan)
+        # a name that somebody else's page has made to mean this machine is not among them
+        hosts = _LOOPBACK if self._host in _LOOPBACK else ["*"]
+        guard = Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
+        return Starlette(routes=routes, lifespan=lifespan, middleware=[guard])
 
     async def _health(self, request: Request) -> Response:
         return _json(200, {"status": "ok"})
 
     async def _graphql(self, request: Request) -> Response:
+        # a page in a browser may send other types, and so start flow runs, to an address that it cannot read from
+        if not request.headers.get("content-type", "").startswith("application/json"):
+            return _refused(415, "A request's content type is application/json.")
         body = bytearray()
         async for chunk in request.stream():
             # the rest is read and dropped: a caller whose connection is closed while it sends gets no answer
             if len(body) <= LARGEST_BODY:
                 body += chunk
         if len(body) > LARGEST_BODY:
-            message = f"The request is larger than {LARGEST_BODY} bytes."
-            return _json(413, {"errors": [{"message": message, "extensions": {"code": "TOO_LARGE"}}]})
+            return _refused(413, f"The request is larger than {LARGEST_BODY} bytes.")
         loop = asyncio.get_running_loop()
 
         def answer() -> Response:

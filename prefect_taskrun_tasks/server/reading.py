@@ -24,6 +24,7 @@ from sqlalchemy import (
 
 from . import tables
 from .document import Selection
+from .errors import Refused
 
 Shaped = Dict[str, Any]
 
@@ -145,6 +146,8 @@ def _selected(
     """What `where`, `distinct_on`, `limit` and `offset` leave, as (source, conditions, order, limit, offset)."""
     order_by = arguments.get("order_by") or []
     limit, offset = arguments.get("limit"), arguments.get("offset")
+    if (limit or 0) < 0 or (offset or 0) < 0:
+        raise Refused(f"limit ({limit}) and offset ({offset}) cannot be negative.")
     source: FromClause = table.alias()
     conditions: List[ColumnElement[bool]] = [condition(source, table, arguments.get("where"))]
     if among:

@@ -8,7 +8,7 @@ Conditions and numbers are those of Prefect Server's scheduler, lazarus and zomb
 import logging
 import threading
 import time
-from typing import Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 from sqlalchemy import Select, select
 
@@ -44,20 +44,24 @@ def _log(tx: Transaction, level: str, message: str, flow_run_id: str, task_run_i
     logs.write_run_logs(tx, [{**row, "name": "prefect-taskrun server"}])
 
 
+def _each(tx: Transaction, statement: Any, work: Callable[[Row], Any]) -> None:
+    """Does the work for each row; one that fails, such as a flow with a broken schedule, does not stop the others."""
+    for row in tx.rows(statement):
+        savepoint = tx.connection.begin_nested()
+        try:
+            work(row)
+        except Exception:
+            savepoint.rollback()
+            logger.exception("%s was left out", row["id"])
+        else:
+            savepoint.commit()
+
+
 def schedule(tx: Transaction) -> None:
     """Creates the flow runs that active schedules ask for next."""
     flows = tables.flow
     active = select(flows.c.id).where(flows.c.is_schedule_active.is_(True), flows.c.archived.is_(False))
-    for flow in tx.rows(active):
-        savepoint = tx.connection.begin_nested()
-        try:
-            schedules.schedule_flow_runs(tx, flow["id"])
-        except Exception:
-            # one flow's broken schedule must not keep the others from running
-            savepoint.rollback()
-            logger.exception("The schedule of flow %s cannot be followed", flow["id"])
-        else:
-            savepoint.commit()
+    _each(tx, active, lambda flow: schedules.schedule_flow_runs(tx, flow["id"]))
 
 
 def lazarus(tx: Transaction) -> None:
@@ -65,28 +69,33 @@ def lazarus(tx: Transaction) -> None:
     runs, task_runs = tables.flow_run, tables.task_run
     alive = select(task_runs.c.flow_run_id).where(task_runs.c.state.in_(_NOT_LOST))
     lost = select(runs).where(runs.c.state.in_(("Running", "Submitted")), runs.c.id.not_in(alive))
-    for run in tx.rows(_silent(lost).order_by(runs.c.updated).limit(500)):
-        if not _is_enabled(tx, run, "heartbeat_enabled", "lazarus_enabled"):
-            continue
-        if run["times_resurrected"] < RESURRECTIONS:
-            attempt = run["times_resurrected"] + 1
-            tx.update(runs, runs.c.id == run["id"], times_resurrected=attempt)
-            states.set_start(tx, run["id"], "Rescheduled by a Lazarus process.")
-            _log(tx, "INFO", f"Rescheduled by a Lazarus process. This is attempt {attempt}.", run["id"])
-        else:
-            message = f"Flow run was rescheduled {RESURRECTIONS} times by a Lazarus process, and was lost each time."
-            _fail(tx, run["id"], message)
+    _each(tx, _silent(lost).order_by(runs.c.updated).limit(500), lambda run: _resurrect(tx, run))
+
+
+def _resurrect(tx: Transaction, run: Row) -> None:
+    if not _is_enabled(tx, run, "heartbeat_enabled", "lazarus_enabled"):
+        return
+    if run["times_resurrected"] < RESURRECTIONS:
+        attempt = run["times_resurrected"] + 1
+        tx.update(tables.flow_run, tables.flow_run.c.id == run["id"], times_resurrected=attempt)
+        states.set_start(tx, run["id"], "Rescheduled by a Lazarus process.")
+        _log(tx, "INFO", f"Rescheduled by a Lazarus process. This is attempt {attempt}.", run["id"])
+    else:
+        message = f"Flow run was rescheduled {RESURRECTIONS} times by a Lazarus process, and was lost each time."
+        _fail(tx, run["id"], message)
 
 
 def kill_zombies(tx: Transaction) -> None:
     """Ends what was running in a process that has gone: task runs are retried or failed, cancelling is finished."""
     runs, task_runs = tables.flow_run, tables.task_run
-    orphans = select(task_runs).join(runs, runs.c.id == task_runs.c.flow_run_id)
-    for task_run in tx.rows(_silent(orphans.where(task_runs.c.state == "Running")).limit(5000)):
-        _end_zombie(tx, task_run)
-    for run in tx.rows(_silent(select(runs).where(runs.c.state == "Cancelling"))):
-        if _is_enabled(tx, run, "heartbeat_enabled"):
-            _fail(tx, run["id"], "No heartbeat detected from the flow run while it was being cancelled.")
+    orphans = select(task_runs).join(runs, runs.c.id == task_runs.c.flow_run_id).where(task_runs.c.state == "Running")
+    _each(tx, _silent(orphans).limit(5000), lambda task_run: _end_zombie(tx, task_run))
+    _each(tx, _silent(select(runs).where(runs.c.state == "Cancelling")), lambda run: _end_cancelling(tx, run))
+
+
+def _end_cancelling(tx: Transaction, run: Row) -> None:
+    if _is_enabled(tx, run, "heartbeat_enabled"):
+        _fail(tx, run["id"], "No heartbeat detected from the flow run while it was being cancelled.")
 
 
 def _end_zombie(tx: Transaction, task_run: Row) -> None:

@@ -13,6 +13,8 @@ from prefect.exceptions import ClientError
 
 from prefect_taskrun_tasks.server import Backend, PortUnavailable, http
 
+JSON = {"Content-Type": "application/json"}
+
 
 @pytest.mark.parametrize("path", ["", "/", "/graphql", "/graphql/"])
 def test_the_api_is_answered_at_every_address_that_prefect_uses(backend: Backend, path: str) -> None:
@@ -29,9 +31,22 @@ def test_the_backend_says_that_it_is_well(backend: Backend) -> None:
     ("body", "status"), [(b"", 400), (b"\xff", 400), (b"[" * 100_000, 400), (b'{"query": "{ unheard_of }"}', 400)]
 )
 def test_a_hostile_body_is_the_callers_error(backend: Backend, body: bytes, status: int) -> None:
-    answer = requests.post(backend.url, data=body, timeout=20)
+    answer = requests.post(backend.url, data=body, headers=JSON, timeout=20)
     assert answer.status_code == status
     assert answer.json()["errors"]
+
+
+@pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", ""])
+def test_a_page_elsewhere_cannot_have_a_browser_change_anything(backend: Backend, content_type: str) -> None:
+    """Browsers ask before they send JSON to another site, and are not allowed to; other types they just send."""
+    body = json.dumps({"query": "mutation { create_flow_run(input: {}) { id } }"})
+    answer = requests.post(backend.url, data=body, headers={"Content-Type": content_type}, timeout=20)
+    assert answer.status_code == 415
+
+
+def test_a_name_that_only_leads_here_is_not_answered(backend: Backend) -> None:
+    headers = {"Host": "rebound.example"}
+    assert requests.post(backend.url, json={"query": "{ hello }"}, headers=headers, timeout=20).status_code == 400
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", "/"), ("PUT", "/graphql"), ("POST", "/elsewhere")])
@@ -60,7 +75,7 @@ def test_a_batch_of_logs_of_four_megabytes_is_taken(client: prefect.Client) -> N
 
 def test_a_body_beyond_all_limits_is_refused(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "LARGEST_BODY", 1_000_000)
-    answer = requests.post(backend.url, data=b" " * 20_000_000, timeout=20)
+    answer = requests.post(backend.url, data=b" " * 20_000_000, headers=JSON, timeout=20)
     assert answer.status_code == 413
     assert "1000000" in answer.json()["errors"][0]["message"]
 
@@ -68,7 +83,9 @@ def test_a_body_beyond_all_limits_is_refused(backend: Backend, monkeypatch: pyte
 def test_a_caller_who_hangs_up_disturbs_nobody(backend: Backend) -> None:
     host, port = backend.url[len("http://") :].split(":")
     with socket.create_connection((host, int(port))) as connection:
-        connection.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{")
+        connection.sendall(
+            b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{"
+        )
     assert requests.post(backend.url, json={"query": "{ hello }"}, timeout=20).status_code == 200
 
 
@@ -233,5 +250,5 @@ def test_what_is_stored_survives_a_restart(tmp_path: Any) -> None:
     answers = []
     for _ in range(2):
         with Backend(url, port=0) as backend:
-            answers.append(requests.post(backend.url, data=json.dumps(body), timeout=20).json())
+            answers.append(requests.post(backend.url, data=json.dumps(body), headers=JSON, timeout=20).json())
     assert answers[0] == answers[1]
