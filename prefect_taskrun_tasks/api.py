@@ -1,11 +1,12 @@
 """The one place that speaks to the Prefect API: query text, and errors that say what was looked for."""
 
-from typing import Any, Dict, List, Optional
+from contextlib import contextmanager
+from typing import Any, Dict, Iterator, List, Optional
 
 import prefect
 import requests
 
-from .errors import BackendUnreachable, BadAnswer
+from .errors import BackendUnreachable, BadAnswer, NotFound
 
 Row = Dict[str, Any]
 Where = Dict[str, Any]
@@ -41,6 +42,7 @@ def find(
         fields: what to select; default: what the table's view needs.
 
     Raises:
+        NotFound: `where` compares something with None, which nothing is.
         BackendUnreachable: no answer.
         BadAnswer: an answer without rows.
         prefect.exceptions.ClientError: the API refused the query.
@@ -51,23 +53,32 @@ def find(
         f"{{ {table}(where: $where, order_by: $order_by) {{ {fields or FIELDS[table]} }} }}"
     )
     sought = f"{table.replace('_', ' ')}s where {where}" if where else f"{table.replace('_', ' ')}s"
+    if _compares_with_null(where):
+        raise NotFound(f"There are no {sought}: None was given where a value is needed.")
     client = prefect.Client()
-    try:
+    with _reaching(client, f"looking for {sought}"):
         answer: Any = client.graphql(document, variables={"where": where, "order_by": order_by})
-    except requests.RequestException as error:
-        raise unreachable(client, f"looking for {sought}", error) from error
     rows = (answer.get("data") or {}).get(table)
     if rows is None:
         raise BadAnswer(f"Received bad result while querying for {sought}: {answer}")
     return list(rows)
 
 
-def unreachable(client: prefect.Client, purpose: str, error: Exception) -> BackendUnreachable:
-    """What to raise when the Prefect API did not answer."""
-    return BackendUnreachable(
-        f"The Prefect API at {client.api_server} did not answer while {purpose}: {error}. Is the backend running, and "
-        "are PREFECT__BACKEND and PREFECT__SERVER__ENDPOINT set for it?"
-    )
+def _compares_with_null(where: Any) -> bool:
+    """Hasura takes a comparison with null as true, so that any row would be found."""
+    return isinstance(where, dict) and any(value is None or _compares_with_null(value) for value in where.values())
+
+
+@contextmanager
+def _reaching(client: prefect.Client, purpose: str) -> Iterator[None]:
+    """Says what for the Prefect API was asked when it does not answer. A bad answer is left to Prefect's own errors."""
+    try:
+        yield
+    except requests.ConnectionError as error:
+        raise BackendUnreachable(
+            f"The Prefect API at {client.api_server} did not answer while {purpose}: {error}. Is the backend running, "
+            "and are PREFECT__BACKEND and PREFECT__SERVER__ENDPOINT set for it?"
+        ) from error
 
 
 def create_flow_run(name: str, **options: Any) -> str:
@@ -78,10 +89,8 @@ def create_flow_run(name: str, **options: Any) -> str:
         prefect.exceptions.ClientError: the API refused, for example because a required parameter is missing.
     """
     client = prefect.Client()
-    try:
+    with _reaching(client, f"creating a flow run of {name!r}"):
         return client.create_flow_run(**options)
-    except requests.RequestException as error:
-        raise unreachable(client, f"creating a flow run of {name!r}", error) from error
 
 
 def cancel_flow_run(flow_run_id: str) -> bool:
@@ -92,12 +101,16 @@ def cancel_flow_run(flow_run_id: str) -> bool:
         prefect.exceptions.ClientError: the API refused, for example because there is no such flow run.
     """
     client = prefect.Client()
-    try:
+    with _reaching(client, f"cancelling flow run {flow_run_id!r}"):
         return bool(client.cancel_flow_run(flow_run_id))
-    except requests.RequestException as error:
-        raise unreachable(client, f"cancelling flow run {flow_run_id!r}", error) from error
 
 
 def flow_run_url(flow_run_id: str) -> str:
-    """Where the flow run is to be seen in Prefect's UI."""
-    return prefect.Client().get_cloud_url("flow-run", flow_run_id)
+    """Where the flow run is to be seen in Prefect's UI.
+
+    Raises:
+        BackendUnreachable: no answer.
+    """
+    client = prefect.Client()
+    with _reaching(client, f"looking for the address of flow run {flow_run_id!r}"):
+        return client.get_cloud_url("flow-run", flow_run_id)

@@ -29,7 +29,7 @@ def load(state: State, task_run: str) -> Any:
         )
     if not result.location:
         if not state.is_successful():
-            raise NoResult(f"There is no result of {task_run}: it ended in {_described(state)}.")
+            raise NoLocation(f"There is no result of {task_run}: it ended in {_described(state)}.")
         raise NoLocation(
             f"The result of {task_run} has no `location`, so it cannot be loaded. Was `result=` configured on the "
             "task or its flow, and `checkpoint` left on?"

@@ -112,7 +112,7 @@ class CreateFlowRun(Task):
             run_name=run_name,
             run_config=run_config,
             scheduled_start_time=scheduled_start_time,
-            idempotency_key=idempotency_key or _current_task_run(),
+            idempotency_key=_current_task_run() if idempotency_key is None else idempotency_key,
         )
         self.logger.info(f"Created flow run {run_name or '<generated-name>'!r}: {api.flow_run_url(flow_run_id)}")
         return flow_run_id

@@ -1,11 +1,12 @@
 """Waits for a flow run."""
 
 from datetime import timedelta
-from typing import Any
+from typing import Any, Type
 
 import prefect
 from prefect import Task
-from prefect.engine.signals import signal_from_state
+from prefect.engine.signals import FAIL, PrefectStateSignal, signal_from_state
+from prefect.engine.state import State
 
 from ..views import FlowRunView
 from ..waiting import LONGEST_WAIT, watch_flow_run
@@ -18,11 +19,19 @@ def check_is_not_current(flow_run_id: str, task: str) -> None:
     Raises:
         ValueError: it is the current flow run.
     """
-    if prefect.context.get("flow_run_id") == flow_run_id:
+    if flow_run_id and prefect.context.get("flow_run_id") == flow_run_id:
         raise ValueError(
             f"Given `flow_run_id` is the same as the currently running flow: {flow_run_id}. `{task}` waits for a flow "
             "run to finish, so it cannot be used on the flow run that it belongs to."
         )
+
+
+def _signal(state: State) -> Type[PrefectStateSignal]:
+    try:
+        return signal_from_state(state)
+    except ValueError:
+        # prefect.engine.signals has none for Cancelled and TimedOut
+        return FAIL
 
 
 class WaitForFlowRun(Task):
@@ -34,7 +43,8 @@ class WaitForFlowRun(Task):
     Args:
         stream_states: log the flow run's changes of state.
         stream_logs: log the flow run's logs.
-        raise_final_state: end in the state that the flow run ended in; otherwise the task succeeds whatever it was.
+        raise_final_state: end in the state that the flow run ended in, or Failed if it was cancelled; otherwise the
+            task succeeds whatever it was.
         max_duration: how long to wait at most.
 
     Example:
@@ -85,7 +95,7 @@ class WaitForFlowRun(Task):
             self.logger.log(log.level, f"Flow {flow_run.name!r}: {log.message}")
         finished = flow_run.get_latest()
         if raise_final_state:
-            signal = signal_from_state(finished.state)
+            signal = _signal(finished.state)
             raise signal(message=f"{flow_run_id} finished in state {finished.state}", result=finished)
         return finished
 

@@ -87,8 +87,8 @@ class TaskRunView:
         expected = len(self.state.map_states)
         if len(children) < expected or [child.map_index for child in children] != list(range(len(children))):
             raise IncompleteMap(
-                f"Of the {expected} children of {self._described()} only {len(children)} were found. Is the flow run "
-                "finished?"
+                f"Of the {expected} children of {self._described()} some are missing: {len(children)} were found. Is "
+                "the flow run finished?"
             )
         return children
 

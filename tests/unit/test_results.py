@@ -1,0 +1,100 @@
+"""From a state to the value that a task returned."""
+
+import pickle
+from pathlib import Path
+from typing import Any, Type
+
+import pytest
+from prefect.engine.result import NoResult
+from prefect.engine.results import LocalResult, PrefectResult
+from prefect.engine.serializers import JSONSerializer
+from prefect.engine.state import Cached, Cancelled, Failed, Finished, Skipped, State, Success, TimedOut, TriggerFailed
+
+from prefect_taskrun_tasks import errors, results
+
+
+class CompanyResult(LocalResult):
+    """A `Result` class that Prefect does not know."""
+
+
+def from_the_backend(state: State) -> State:
+    """The state as it is when it has been to the backend and back."""
+    return State.deserialize(state.serialize())
+
+
+@pytest.mark.parametrize("value", [None, 0, "", [], "foobar!", {"a": [1, 2]}])
+def test_a_value_that_was_kept_is_read_back(value: Any) -> None:
+    state = from_the_backend(Success(result=LocalResult().write(value)))
+    assert results.load(state, "a task run") == value
+
+
+@pytest.mark.parametrize("value", [None, False, 5, {"a": [1, 2]}])
+def test_a_prefect_result_carries_its_value_in_its_location(value: Any) -> None:
+    assert results.load(from_the_backend(Success(result=PrefectResult().write(value))), "a task run") == value
+
+
+@pytest.mark.parametrize("kind", [Cached, Finished, Failed, Skipped, TimedOut])
+def test_a_value_that_was_kept_is_read_back_from_any_finished_state(kind: Type[State]) -> None:
+    state = from_the_backend(kind(result=LocalResult().write([1])))
+    assert results.load(state, "a task run") == [1]
+
+
+def test_the_state_does_not_change_when_its_result_is_loaded() -> None:
+    written = Success(result=LocalResult().write([1]))
+    state, other = from_the_backend(written), from_the_backend(written)
+    results.load(state, "a task run")
+    assert state.result is None
+    assert state == other
+
+
+@pytest.mark.parametrize(
+    ("state", "error"),
+    [
+        (Success(), errors.NoResult),
+        (Success(result=NoResult), errors.NoResult),
+        (Success(result=5), errors.NoLocation),
+        (Success(result=LocalResult()), errors.NoLocation),
+        (Success(result=CompanyResult(location="somewhere")), errors.UnknownResultType),
+        (Skipped(), errors.NoResult),
+        (Failed(), errors.NoResult),
+        (TriggerFailed(), errors.NoResult),
+        (Cancelled(), errors.NoResult),
+        # an exception is kept as a result, without a location; Prefect raises a ValueError for it
+        (Failed(result=KeyError("x")), errors.NoLocation),
+        (Failed(result=LocalResult()), errors.NoLocation),
+    ],
+    ids=repr,
+)
+def test_a_result_that_cannot_be_loaded_is_an_error(state: State, error: Type[Exception]) -> None:
+    with pytest.raises(error, match="task run 'foo-1'"):
+        results.load(from_the_backend(state), "task run 'foo-1'")
+
+
+@pytest.mark.parametrize(
+    ("state", "told"),
+    [
+        (Failed("Disk full."), "it ended in state Failed: Disk full."),
+        (Failed("Disk full.", result=OSError("full")), "it ended in state Failed: Disk full."),
+        (TriggerFailed("Upstream failed."), "it ended in state TriggerFailed: Upstream failed."),
+        (Failed(), r"it ended in state Failed\."),
+        (Success("Task run succeeded."), "Set `result=` on the task or its flow"),
+        (Success(result=LocalResult()), "`checkpoint` left on"),
+        (Success(result=CompanyResult(location="somewhere")), "Only Prefect's own"),
+    ],
+)
+def test_the_error_says_why_there_is_no_result(state: State, told: str) -> None:
+    with pytest.raises(errors.ResultUnavailable, match=told):
+        results.load(from_the_backend(state), "a task run")
+
+
+def test_what_a_result_raises_when_it_cannot_be_read_is_left_as_it_is(tmp_path: Path) -> None:
+    state = from_the_backend(Success(result=LocalResult(location=str(tmp_path / "gone"))))
+    with pytest.raises(FileNotFoundError, match="gone"):
+        results.load(state, "a task run")
+
+
+def test_a_serializer_other_than_the_default_one_is_not_known_to_the_backend() -> None:
+    # prefect.serialization.result keeps the location only
+    state = from_the_backend(Success(result=LocalResult(serializer=JSONSerializer()).write({"a": 1})))
+    with pytest.raises(pickle.UnpicklingError):
+        results.load(state, "a task run")
