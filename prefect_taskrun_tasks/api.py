@@ -1,16 +1,23 @@
-"""The one place that speaks to the Prefect API: query text, and errors that say what was looked for."""
+"""The one place that speaks to the Prefect API: query text, paging, connections, errors that say what was sought."""
 
-from typing import Any, Dict, List, Optional
+import json
+import os
+import threading
+from typing import Any, Dict, Iterator, List, Optional
 
 import prefect
 import requests
+from prefect.exceptions import AuthorizationError, ClientError
 
 from .errors import BackendUnreachable, BadAnswer
 
 Row = Dict[str, Any]
 Where = Dict[str, Any]
 
-#: table name -> fields that its view is made of, as prefect.backend 1.4.1 queries them
+#: Rows in one answer, where there may be many
+PAGE = 500
+
+#: table name -> fields that its view is made of: those that prefect.backend 1.4.1 queries, and `version`
 FIELDS = {
     "flow": (
         "id settings run_config serialized_flow name archived project { name } core_version storage "
@@ -20,10 +27,56 @@ FIELDS = {
         "id name flow_id serialized_state states { timestamp serialized_state } labels parameters context updated "
         "run_config"
     ),
-    "task_run": "id name task { id slug } map_index serialized_state flow_run_id",
-    "log": "timestamp message level",
+    "task_run": "id name task { id slug } map_index serialized_state flow_run_id version",
+    "log": "id timestamp message level",
     "agent": "id name labels last_queried",
 }
+
+_connections = threading.local()
+
+
+class _Client(prefect.Client):
+    """Prefect's client, over connections that are kept from one request to the next."""
+
+    def _send_request(self, session: requests.Session, *args: Any, **kwargs: Any) -> requests.Response:
+        # prefect.Client._request makes a session for each request (client/client.py); a thread's first one is kept,
+        # with the retries that are set up there
+        kept = _connections.__dict__.setdefault("session", session)
+        return super()._send_request(kept, *args, **kwargs)
+
+
+# a process that was forked must not write to its parent's connections
+os.register_at_fork(after_in_child=_connections.__dict__.clear)
+
+
+def _ask(document: str, variables: Row, purpose: str) -> Row:
+    """The data that the Prefect API answers a query with."""
+    client = _Client()
+    try:
+        # not Client.graphql, which makes a Box of every object in the answer: ten times the time of reading the JSON
+        answer: Any = client.post(
+            "", server=client.api_server, params={"query": document, "variables": json.dumps(variables)}
+        )
+    except requests.RequestException as error:
+        raise unreachable(client, purpose, error) from error
+    except ValueError as error:
+        raise BadAnswer(f"Received bad result while {purpose}: {error}") from error
+    if not isinstance(answer, dict):
+        raise BadAnswer(f"Received bad result while {purpose}: {str(answer)[:500]}")
+    errors = answer.get("errors")
+    if errors:
+        # the two texts for which prefect.Client.graphql raises AuthorizationError
+        unauthorized = any(text in str(errors) for text in ("UNAUTHENTICATED", "Malformed Authorization header"))
+        raise (AuthorizationError if unauthorized else ClientError)(errors)
+    data = answer.get("data")
+    if not isinstance(data, dict):
+        raise BadAnswer(f"Received bad result while {purpose}: {str(answer)[:500]}")
+    return data
+
+
+def _sought(table: str, where: Optional[Where]) -> str:
+    rows = table.replace("_", " ") + "s"
+    return f"querying for {rows} where {where}" if where else f"querying for {rows}"
 
 
 def find(
@@ -32,7 +85,7 @@ def find(
     order_by: Optional[Row] = None,
     fields: Optional[str] = None,
 ) -> List[Row]:
-    """Rows of a table of the Prefect API.
+    """Rows of a table of the Prefect API, all in one answer; for where there are few.
 
     Args:
         table: such as ``"task_run"``.
@@ -50,16 +103,46 @@ def find(
         f"query($where: {table}_bool_exp, $order_by: [{table}_order_by!]) "
         f"{{ {table}(where: $where, order_by: $order_by) {{ {fields or FIELDS[table]} }} }}"
     )
-    sought = f"{table.replace('_', ' ')}s where {where}" if where else f"{table.replace('_', ' ')}s"
-    client = prefect.Client()
-    try:
-        answer: Any = client.graphql(document, variables={"where": where, "order_by": order_by})
-    except requests.RequestException as error:
-        raise unreachable(client, f"looking for {sought}", error) from error
-    rows = (answer.get("data") or {}).get(table)
-    if rows is None:
-        raise BadAnswer(f"Received bad result while querying for {sought}: {answer}")
-    return list(rows)
+    sought = _sought(table, where)
+    return _rows(_ask(document, {"where": where, "order_by": order_by}, sought), table, sought)
+
+
+def pages(table: str, where: Where, by: str = "id", fields: Optional[str] = None) -> Iterator[List[Row]]:
+    """All rows of a table that fit, in pages of at most 500; for where there may be many.
+
+    The first answer also counts them, so that the last page is known, also when the backend gives fewer rows at once
+    than it was asked for. N rows take N / 500 requests, rounded up.
+
+    Args:
+        table: such as ``"task_run"``.
+        where: a Hasura filter.
+        by: the column to go by, in which no two of the rows are alike; pages are sorted by it.
+        fields: what to select, `by` included; default: what the table's view needs.
+
+    Raises:
+        Like `find`.
+    """
+    sought = _sought(table, where)
+    select = f"{table}(where: $where, order_by: {{{by}: asc}}, limit: {PAGE}) {{ {fields or FIELDS[table]} }}"
+    count = f"{table}_aggregate(where: $where) {{ aggregate {{ count }} }}"
+    data = _ask(f"query($where: {table}_bool_exp) {{ {select} {count} }}", {"where": where}, sought)
+    page = _rows(data, table, sought)
+    missing = data[f"{table}_aggregate"]["aggregate"]["count"]
+    while page:
+        yield page
+        missing -= len(page)
+        if missing <= 0:
+            return
+        after = {"_and": [where, {by: {"_gt": page[-1][by]}}]}
+        data = _ask(f"query($where: {table}_bool_exp) {{ {select} }}", {"where": after}, sought)
+        page = _rows(data, table, sought)
+
+
+def _rows(data: Row, table: str, purpose: str) -> List[Row]:
+    rows = data.get(table)
+    if not isinstance(rows, list):
+        raise BadAnswer(f"Received bad result while {purpose}: {str(data)[:500]}")
+    return rows
 
 
 def unreachable(client: prefect.Client, purpose: str, error: Exception) -> BackendUnreachable:
@@ -77,7 +160,7 @@ def create_flow_run(name: str, **options: Any) -> str:
         BackendUnreachable: no answer.
         prefect.exceptions.ClientError: the API refused, for example because a required parameter is missing.
     """
-    client = prefect.Client()
+    client = _Client()
     try:
         return client.create_flow_run(**options)
     except requests.RequestException as error:
@@ -91,7 +174,7 @@ def cancel_flow_run(flow_run_id: str) -> bool:
         BackendUnreachable: no answer.
         prefect.exceptions.ClientError: the API refused, for example because there is no such flow run.
     """
-    client = prefect.Client()
+    client = _Client()
     try:
         return bool(client.cancel_flow_run(flow_run_id))
     except requests.RequestException as error:
@@ -100,4 +183,4 @@ def cancel_flow_run(flow_run_id: str) -> bool:
 
 def flow_run_url(flow_run_id: str) -> str:
     """Where the flow run is to be seen in Prefect's UI."""
-    return prefect.Client().get_cloud_url("flow-run", flow_run_id)
+    return _Client().get_cloud_url("flow-run", flow_run_id)
