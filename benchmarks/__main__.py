@@ -11,9 +11,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from . import child_step
+from . import child_step, views
 
-BENCHMARKS = {"child_step": child_step}
+BENCHMARKS = {"child_step": child_step, "views": views}
 
 
 def main(names: "list[str]") -> None:
@@ -22,11 +22,9 @@ def main(names: "list[str]") -> None:
         raise SystemExit(f"There is no benchmark {', '.join(sorted(unknown))}. There are: {', '.join(BENCHMARKS)}")
     print(f"CPython {platform.python_version()}, {platform.system()} {platform.machine()}, {os.cpu_count()} cores")
     for name in names or BENCHMARKS:
+        print(f"\n{name}: {BENCHMARKS[name].__doc__}", flush=True)
         with tempfile.TemporaryDirectory() as directory:
             figures = BENCHMARKS[name].run(Path(directory))
-        print(f"\n{name}: {BENCHMARKS[name].__doc__}")
-        for side, values in figures.items():
-            print(f"  {side:<8}", ", ".join(f"{what.replace('_', ' ')}: {value}" for what, value in values.items()))
         print(json.dumps({"benchmark": name, **figures}))
 
 

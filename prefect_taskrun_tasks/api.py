@@ -1,17 +1,24 @@
-"""The one place that speaks to the Prefect API: query text, and errors that say what was looked for."""
+"""The one place that speaks to the Prefect API: query text, paging, connections, errors that say what was sought."""
 
+import json
+import os
+import threading
 from contextlib import contextmanager
 from typing import Any, Dict, Iterator, List, Optional
 
 import prefect
 import requests
+from prefect.exceptions import AuthorizationError, ClientError
 
-from .errors import BackendUnreachable, BadAnswer, NotFound
+from .errors import BackendUnreachable, BadAnswer
 
 Row = Dict[str, Any]
 Where = Dict[str, Any]
 
-#: table name -> fields that its view is made of, as prefect.backend 1.4.1 queries them
+#: Rows in one answer, where there may be many
+PAGE = 500
+
+#: table name -> fields that its view is made of: those that prefect.backend 1.4.1 queries, and `version`
 FIELDS = {
     "flow": (
         "id settings run_config serialized_flow name archived project { name } core_version storage "
@@ -21,10 +28,52 @@ FIELDS = {
         "id name flow_id serialized_state states { timestamp serialized_state } labels parameters context updated "
         "run_config"
     ),
-    "task_run": "id name task { id slug } map_index serialized_state flow_run_id",
-    "log": "timestamp message level",
+    "task_run": "id name task { id slug } map_index serialized_state flow_run_id version",
+    "log": "id timestamp message level",
     "agent": "id name labels last_queried",
 }
+
+_connections = threading.local()
+
+
+class _Client(prefect.Client):
+    """Prefect's client, over connections that are kept from one request to the next."""
+
+    def _send_request(self, session: requests.Session, *args: Any, **kwargs: Any) -> requests.Response:
+        # prefect.Client._request makes a session for each request (client/client.py); a thread's first one is kept,
+        # with the retries that are set up there
+        kept = _connections.__dict__.setdefault("session", session)
+        return super()._send_request(kept, *args, **kwargs)
+
+
+# a process that was forked must not write to its parent's connections
+os.register_at_fork(after_in_child=_connections.__dict__.clear)
+
+
+def _ask(document: str, variables: Row, purpose: str) -> Row:
+    """The data that the Prefect API answers a query with."""
+    client = _Client()
+    with _reaching(client, purpose):
+        # not Client.graphql, which makes a Box of every object in the answer: ten times the time of reading the JSON
+        answer: Any = client.post(
+            "", server=client.api_server, params={"query": document, "variables": json.dumps(variables)}
+        )
+    if not isinstance(answer, dict):
+        raise BadAnswer(f"Received bad result while {purpose}: {str(answer)[:500]}")
+    errors = answer.get("errors")
+    if errors:
+        # the two texts for which prefect.Client.graphql raises AuthorizationError
+        unauthorized = any(text in str(errors) for text in ("UNAUTHENTICATED", "Malformed Authorization header"))
+        raise (AuthorizationError if unauthorized else ClientError)(errors)
+    data = answer.get("data")
+    if not isinstance(data, dict):
+        raise BadAnswer(f"Received bad result while {purpose}: {str(answer)[:500]}")
+    return data
+
+
+def _sought(table: str, where: Optional[Where]) -> str:
+    rows = table.replace("_", " ") + "s"
+    return f"querying for {rows} where {where}" if where else f"querying for {rows}"
 
 
 def find(
@@ -33,7 +82,7 @@ def find(
     order_by: Optional[Row] = None,
     fields: Optional[str] = None,
 ) -> List[Row]:
-    """Rows of a table of the Prefect API.
+    """Rows of a table of the Prefect API, all in one answer; for where there are few.
 
     Args:
         table: such as ``"task_run"``.
@@ -42,7 +91,6 @@ def find(
         fields: what to select; default: what the table's view needs.
 
     Raises:
-        NotFound: `where` compares something with None, which nothing is.
         BackendUnreachable: no answer.
         BadAnswer: an answer without rows.
         prefect.exceptions.ClientError: the API refused the query.
@@ -52,21 +100,46 @@ def find(
         f"query($where: {table}_bool_exp, $order_by: [{table}_order_by!]) "
         f"{{ {table}(where: $where, order_by: $order_by) {{ {fields or FIELDS[table]} }} }}"
     )
-    sought = f"{table.replace('_', ' ')}s where {where}" if where else f"{table.replace('_', ' ')}s"
-    if _compares_with_null(where):
-        raise NotFound(f"There are no {sought}: None was given where a value is needed.")
-    client = prefect.Client()
-    with _reaching(client, f"looking for {sought}"):
-        answer: Any = client.graphql(document, variables={"where": where, "order_by": order_by})
-    rows = (answer.get("data") or {}).get(table)
-    if rows is None:
-        raise BadAnswer(f"Received bad result while querying for {sought}: {answer}")
-    return list(rows)
+    sought = _sought(table, where)
+    return _rows(_ask(document, {"where": where, "order_by": order_by}, sought), table, sought)
 
 
-def _compares_with_null(where: Any) -> bool:
-    """Hasura takes a comparison with null as true, so that any row would be found."""
-    return isinstance(where, dict) and any(value is None or _compares_with_null(value) for value in where.values())
+def pages(table: str, where: Where, by: str = "id", fields: Optional[str] = None) -> Iterator[List[Row]]:
+    """All rows of a table that fit, in pages of at most 500; for where there may be many.
+
+    The first answer also counts them, so that the last page is known, also when the backend gives fewer rows at once
+    than it was asked for. N rows take N / 500 requests, rounded up.
+
+    Args:
+        table: such as ``"task_run"``.
+        where: a Hasura filter.
+        by: the column to go by, in which no two of the rows are alike; pages are sorted by it.
+        fields: what to select, `by` included; default: what the table's view needs.
+
+    Raises:
+        Like `find`.
+    """
+    sought = _sought(table, where)
+    select = f"{table}(where: $where, order_by: {{{by}: asc}}, limit: {PAGE}) {{ {fields or FIELDS[table]} }}"
+    count = f"{table}_aggregate(where: $where) {{ aggregate {{ count }} }}"
+    data = _ask(f"query($where: {table}_bool_exp) {{ {select} {count} }}", {"where": where}, sought)
+    page = _rows(data, table, sought)
+    missing = data[f"{table}_aggregate"]["aggregate"]["count"]
+    while page:
+        yield page
+        missing -= len(page)
+        if missing <= 0:
+            return
+        after = {"_and": [where, {by: {"_gt": page[-1][by]}}]}
+        data = _ask(f"query($where: {table}_bool_exp) {{ {select} }}", {"where": after}, sought)
+        page = _rows(data, table, sought)
+
+
+def _rows(data: Row, table: str, purpose: str) -> List[Row]:
+    rows = data.get(table)
+    if not isinstance(rows, list):
+        raise BadAnswer(f"Received bad result while {purpose}: {str(data)[:500]}")
+    return rows
 
 
 @contextmanager
@@ -88,7 +161,7 @@ def create_flow_run(name: str, **options: Any) -> str:
         BackendUnreachable: no answer.
         prefect.exceptions.ClientError: the API refused, for example because a required parameter is missing.
     """
-    client = prefect.Client()
+    client = _Client()
     with _reaching(client, f"creating a flow run of {name!r}"):
         return client.create_flow_run(**options)
 
@@ -100,7 +173,7 @@ def cancel_flow_run(flow_run_id: str) -> bool:
         BackendUnreachable: no answer.
         prefect.exceptions.ClientError: the API refused, for example because there is no such flow run.
     """
-    client = prefect.Client()
+    client = _Client()
     with _reaching(client, f"cancelling flow run {flow_run_id!r}"):
         return bool(client.cancel_flow_run(flow_run_id))
 
@@ -111,6 +184,6 @@ def flow_run_url(flow_run_id: str) -> str:
     Raises:
         BackendUnreachable: no answer.
     """
-    client = prefect.Client()
+    client = _Client()
     with _reaching(client, f"looking for the address of flow run {flow_run_id!r}"):
         return client.get_cloud_url("flow-run", flow_run_id)

@@ -1,8 +1,10 @@
 """
-What can go wrong, as one tree. Each is also the built-in type that Prefect 1.4.1 raises in its place, so that existing
-`except` clauses keep working::
+What can go wrong, as one tree. Each is also the type that Prefect 1.4.1 raises in its place, so that existing `except`
+clauses keep working::
 
     TaskRunError
+    +-- WrongType             TypeError, ValueError      an argument of the wrong type
+    +-- InvalidArgument       ValueError                 an argument that cannot be meant
     +-- BackendUnreachable    requests.ConnectionError   no answer from the Prefect API
     +-- BadAnswer             ValueError                 an answer that is none
     +-- NotFound              ValueError                 no such flow, flow run or task run
@@ -12,8 +14,11 @@ What can go wrong, as one tree. Each is also the built-in type that Prefect 1.4.
     +-- ResultUnavailable
         +-- NoResult          TypeError                  the task kept no result
         +-- NoLocation        ValueError                 it is not known where the result is kept
-        +-- UnknownResultType TypeError                  kept by a `Result` class that is not Prefect's
+        +-- UnknownResultType TypeError                  kept in a way that only the flow knows, which cannot be loaded
         +-- IncompleteMap     ValueError                 children of a mapped task run are missing
+        +-- ResultUnreadable  ValueError                 its location cannot be read
+            +-- ResultMissing FileNotFoundError          there is no such file
+            +-- ResultCorrupt ValueError                 what is there cannot be decoded
 """
 
 import requests
@@ -21,6 +26,14 @@ import requests
 
 class TaskRunError(Exception):
     """Any error of this package."""
+
+
+class WrongType(TaskRunError, TypeError, ValueError):
+    """An argument is of the wrong type."""
+
+
+class InvalidArgument(TaskRunError, ValueError):
+    """An argument cannot be meant as it is."""
 
 
 class BackendUnreachable(TaskRunError, requests.ConnectionError):
@@ -60,8 +73,20 @@ class NoLocation(ResultUnavailable, ValueError):
 
 
 class UnknownResultType(ResultUnavailable, TypeError):
-    """The result was kept by a `Result` class that is not one of Prefect's."""
+    """Only the flow knows how the result was kept, and the flow cannot be loaded."""
 
 
 class IncompleteMap(ResultUnavailable, ValueError):
     """Children of a mapped task run are missing."""
+
+
+class ResultUnreadable(ResultUnavailable, ValueError):
+    """The result's location cannot be read; the cause is the exception that says why."""
+
+
+class ResultMissing(ResultUnreadable, FileNotFoundError):
+    """There is no file at the result's location."""
+
+
+class ResultCorrupt(ResultUnreadable):
+    """What is at the result's location cannot be decoded."""

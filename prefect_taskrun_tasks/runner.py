@@ -3,14 +3,15 @@
 import os
 import runpy
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import traceback
-from contextlib import ExitStack, redirect_stdout
+from contextlib import ExitStack, nullcontext, redirect_stdout, suppress
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
+from typing import Any, Callable, ContextManager, Dict, List, Mapping, Optional, Sequence
 
 import prefect
 from prefect.engine.state import Cancelled
@@ -87,6 +88,14 @@ class LocalRunner:
         variables = {f"PREFECT__{k.upper().replace('.', '__')}": v for k, v in settings(self.backend.url).items()}
         return {**os.environ, **variables}
 
+    def _configured(self) -> ContextManager[Any]:
+        """This process's Prefect talks to this backend, also within the block of another one."""
+        if prefect.config.cloud.api == self.backend.url:
+            # to set and restore the configuration is not for threads, which may run flows at once
+            return nullcontext()
+        configured: ContextManager[Any] = set_temporary_config(settings(self.backend.url))
+        return configured
+
     def _agent_environment(self) -> Dict[str, str]:
         environment = self.environment
         # the agent puts what it finds here before its flow runs' own
@@ -106,9 +115,9 @@ class LocalRunner:
         Raises:
             RegistrationFailed: the file cannot be loaded, has no flows, or a flow cannot be registered.
         """
-        prefect.Client().create_project(project_name)
         flows = _flows_of(path)
-        with redirect_stdout(sys.stderr):
+        with self._configured(), redirect_stdout(sys.stderr):
+            prefect.Client().create_project(project_name)
             for flow in flows:
                 try:
                     # the flow as it is now is stored, with a result location for its tasks; its schedule is not for
@@ -141,12 +150,13 @@ class LocalRunner:
             AgentFailed: the agent has ended.
             prefect.exceptions.ClientError: the backend refused, for example because a required parameter is missing.
         """
-        flow_run_id = api.create_flow_run(
-            flow_name, flow_id=self._flow_ids[flow_name], parameters=dict(parameters or {})
-        )
-        for log in watch_flow_run(flow_run_id, before_poll=self._agent.check):
-            on_log(log)
-        return FlowRunView.from_flow_run_id(flow_run_id)
+        with self._configured():
+            flow_run_id = api.create_flow_run(
+                flow_name, flow_id=self._flow_ids[flow_name], parameters=dict(parameters or {})
+            )
+            for log in watch_flow_run(flow_run_id, before_poll=self._agent.check):
+                on_log(log)
+            return FlowRunView.from_flow_run_id(flow_run_id)
 
 
 def _flows_of(path: str) -> List[prefect.Flow]:
@@ -156,11 +166,12 @@ def _flows_of(path: str) -> List[prefect.Flow]:
     try:
         with prefect.context(loading_flow=True, local_script_path=os.path.abspath(path)), redirect_stdout(sys.stderr):
             namespace = runpy.run_path(path, run_name="<flow>")
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise RegistrationFailed(f"{path} cannot be loaded:\n{traceback.format_exc()}") from error
     finally:
         sys.path.remove(folder)
-    flows = [value for value in namespace.values() if isinstance(value, prefect.Flow)]
+    # a flow may have several names in the file; flows compare by their tasks, so they are told apart by identity
+    flows = list({id(value): value for value in namespace.values() if isinstance(value, prefect.Flow)}.values())
     if not flows:
         raise RegistrationFailed(f"There is no flow in {path}.")
     return flows
@@ -224,5 +235,9 @@ class _AgentProcess:
         try:
             self._process.wait(AGENT_GRACE)
         except subprocess.TimeoutExpired:
-            os.killpg(self._process.pid, 9)
+            pass
+        finally:
+            # an agent that was killed itself has left its flow runs
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()

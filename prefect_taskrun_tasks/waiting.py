@@ -28,6 +28,9 @@ LATEST_LOG = timedelta(seconds=60)
 #: Seconds for which the last logs of a finished flow run are awaited: its process uploads them as it exits
 LAST_LOGS = 2.0
 
+#: How long before the last state a log may be the last one
+LAST_LINE = timedelta(seconds=0.25)
+
 
 def _poll_interval(slowest: float) -> wait_base:
     """Fast at first, for children that take a second, then slower, so that long ones cost little."""
@@ -127,7 +130,7 @@ def watch_flow_run(
             raise _timed_out(watch.flow_run, max_duration) from None
         if monotonic() > deadline and not watch.flow_run.state.is_finished():
             raise _timed_out(watch.flow_run, max_duration)
-    if stream_logs:
+    if stream_logs and not watch.has_last_logs():
         last_logs = Retrying(
             retry=retry_if_result(lambda logs: not logs),
             wait=_poll_interval(SLOWEST_POLL),
@@ -174,6 +177,13 @@ class _Watch:
             self._since = max(log.timestamp for log in logs) - LATEST_LOG
             self._logs = {log for log in self._logs.union(new) if log.timestamp > self._since}
         return new
+
+    def has_last_logs(self) -> bool:
+        """Whether the flow run's last line has been seen, which its process logs just before the last state.
+
+        See `determine_final_state` in prefect 1.4.1's engine/flow_runner.py.
+        """
+        return any(log.timestamp > self.flow_run.states[-1].timestamp - LAST_LINE for log in self._logs)
 
     def _agent_warning(self) -> List[FlowRunLog]:
         state = self.flow_run.state

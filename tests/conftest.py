@@ -5,8 +5,13 @@ Nothing is mocked here: HTTP, SQLite files, agents and flow runs are real. Prefe
 """
 
 import os
+import tempfile
 from pathlib import Path
 from typing import Any, Callable, Iterator
+
+# before Prefect is imported, which asks for it: some of what tests define makes folders there
+_home = tempfile.TemporaryDirectory(prefix="prefect-home-")
+os.environ["PREFECT__HOME_DIR"] = _home.name
 
 import prefect
 import pytest
@@ -26,18 +31,16 @@ def eventually(condition: Callable[[], Any], seconds: float = 20) -> Any:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def home() -> Iterator[Path]:
     """Prefect's home folder, of this process and of those that it starts."""
-    path = tmp_path_factory.mktemp("home")
+    path = Path(_home.name)
     patch = pytest.MonkeyPatch()
-    for name in [name for name in os.environ if name.startswith("PREFECT__")]:
+    for name in [name for name in os.environ if name.startswith("PREFECT__") and name != "PREFECT__HOME_DIR"]:
         # an account or a backend of the user who runs the tests
         patch.delenv(name)
-    patch.setenv("PREFECT__HOME_DIR", str(path))
     patch.setenv("PREFECT__USER_CONFIG_PATH", str(path / "config.toml"))
     patch.setenv("PREFECT__BACKEND_CONFIG_PATH", str(path / "backend.toml"))
-    with set_temporary_config({"home_dir": str(path)}):
-        yield path
+    yield path
     patch.undo()
 
 

@@ -3,6 +3,8 @@
 import json
 import logging
 import os
+import signal
+import sys
 from typing import Any, Dict, Optional, Tuple
 
 import click
@@ -78,6 +80,8 @@ def run(
         from ..server import DatabaseUnusable
     from prefect.exceptions import ClientError
 
+    # so that this process ends what it has started, as it does when it is interrupted
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         with LocalRunner(database_url, import_paths=[os.path.dirname(file)]) as local:
             names = local.register(file, project)
@@ -87,7 +91,7 @@ def run(
             if not flow_run.state.is_successful():
                 _show_failures(flow_run)
             if task_slug:
-                click.echo(_as_json(flow_run.get_task_run(task_slug).get_result()))
+                click.echo(_as_json(_result(flow_run, task_slug)))
     except (TaskRunError, AgentFailed, RegistrationFailed, DatabaseUnusable) as error:
         raise click.ClickException(str(error)) from error
     except ClientError as error:
@@ -108,6 +112,16 @@ def _show_failures(flow_run: FlowRunView) -> None:
         if task_run.state.is_failed():
             child = "" if task_run.map_index == -1 else f"[{task_run.map_index}]"
             click.secho(f"  {task_run.task_slug}{child}: {task_run.state!r}", fg="red", err=True)
+
+
+def _result(flow_run: FlowRunView, task_slug: str) -> Any:
+    try:
+        return flow_run.get_task_run(task_slug).get_result()
+    except TaskRunError:
+        raise
+    except Exception as error:
+        # whatever comes from where it is kept, or from what it is made of
+        raise click.ClickException(f"The result of {task_slug!r} cannot be read: {error!r}") from error
 
 
 def _as_json(value: Any) -> str:

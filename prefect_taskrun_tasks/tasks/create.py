@@ -66,7 +66,18 @@ class CreateFlowRun(Task):
         self.idempotency_key = idempotency_key
         super().__init__(**kwargs)
 
-    @defaults_from_constructor
+    @defaults_from_constructor(
+        "flow_id",
+        "flow_name",
+        "project_name",
+        "parameters",
+        "context",
+        "labels",
+        "run_name",
+        "run_config",
+        "scheduled_start_time",
+        "idempotency_key",
+    )
     def run(
         self,
         flow_id: Optional[str] = None,

@@ -1,9 +1,11 @@
 """Gets the result of a task of another flow run."""
 
 from datetime import timedelta
-from typing import Any
+from typing import Any, Optional
 
 from prefect import Task
+from prefect.engine.result import Result
+from prefect.engine.serializers import Serializer
 
 from ..views import FlowRunView
 from ..waiting import LONGEST_WAIT, wait_until_finished
@@ -21,6 +23,7 @@ class GetTaskRunResult(Task):
         map_index: which child of a mapped task; -1 gives the list of all of them.
         poll_time: seconds between two looks at the flow run at most; they start closer together.
         max_duration: how long to wait at most. Prefect's own task waits without a limit.
+        serializer: decodes the result, instead of what the child flow says. Usually not needed.
 
     Example:
         >>> with Flow("parent") as flow:
@@ -33,14 +36,16 @@ class GetTaskRunResult(Task):
         map_index: int = -1,
         poll_time: float = 5,
         max_duration: timedelta = LONGEST_WAIT,
+        serializer: Optional[Serializer] = None,
         **kwargs: Any,
     ) -> None:
         self.map_index = map_index
         self.poll_time = poll_time
         self.max_duration = max_duration
+        self.serializer = serializer
         super().__init__(**kwargs)
 
-    @defaults_from_constructor
+    @defaults_from_constructor("map_index", "poll_time", "max_duration", "serializer")
     def run(
         self,
         flow_run_id: str,
@@ -48,12 +53,16 @@ class GetTaskRunResult(Task):
         map_index: int = -1,
         poll_time: float = 5,
         max_duration: timedelta = LONGEST_WAIT,
+        result: Optional[Result] = None,
+        serializer: Optional[Serializer] = None,
     ) -> Any:
         """Waits, then loads the result. Arguments are those of the class, and:
 
         Args:
             flow_run_id: UUID of the flow run.
             task_slug: the task's name within its flow, usually ``<task name>-1``.
+            result: reads the result, instead of the `Result` that the child flow names. Usually not needed. (Given to
+                the constructor, `result` is where Prefect keeps what this task itself returns.)
 
         Returns:
             The value; for a mapped task a list with the values of all children, in map order.
@@ -74,7 +83,8 @@ class GetTaskRunResult(Task):
             poll_time=poll_time,
             max_duration=max_duration,
         )
-        return flow_run.get_task_run(task_slug=task_slug, map_index=map_index).get_result()
+        task_run = flow_run.get_task_run(task_slug=task_slug, map_index=map_index)
+        return task_run.get_result(result=result, serializer=serializer)
 
 
 get_task_run_result = GetTaskRunResult(name="get_task_run_result")

@@ -67,7 +67,7 @@ class WaitForFlowRun(Task):
         self.max_duration = max_duration
         super().__init__(**kwargs)
 
-    @defaults_from_constructor
+    @defaults_from_constructor("stream_states", "stream_logs", "raise_final_state", "max_duration")
     def run(
         self,
         flow_run_id: str,

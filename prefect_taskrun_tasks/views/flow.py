@@ -1,5 +1,6 @@
 """A registered flow as it was when looked up."""
 
+import threading
 from dataclasses import dataclass
 from typing import Any, Dict, List, Optional
 
@@ -9,11 +10,20 @@ from prefect.run_configs.base import RunConfig
 from prefect.serialization.flow import FlowSchema
 from prefect.serialization.run_config import RunConfigSchema
 from prefect.serialization.storage import StorageSchema
+from prefect.tasks.secrets import PrefectSecret
+from prefect.utilities.graphql import GraphQLResult
 
 from .. import api
 from ..errors import Ambiguous, NotFound
+from .arguments import check_text
 
 NEWEST_FIRST = {"created": "desc"}
+
+#: Flows that `get_flow` keeps
+FLOWS_KEPT = 32
+
+_flows: "Dict[str, prefect.Flow]" = {}
+_loading = threading.Lock()
 
 
 @dataclass(frozen=True, repr=False)
@@ -47,6 +57,35 @@ class FlowView:
         flow: prefect.Flow = FlowSchema().load(self.serialized_flow, partial=True, unknown=marshmallow.EXCLUDE)
         return flow
 
+    def get_flow(self) -> "prefect.Flow":
+        """The flow itself, with the code of its tasks, loaded from its storage once per process.
+
+        This runs the user's code, as executing the flow does, and needs what the flow imports.
+
+        Raises:
+            Exception: whatever the storage, or the user's code, raises.
+        """
+        with _loading:
+            if self.flow_id not in _flows:
+                # as `prefect execute flow-run` does, in prefect 1.4.1's cli/execute.py
+                secrets = {name: PrefectSecret(name).run() for name in self.storage.secrets}
+                secrets = {**prefect.context.get("secrets", {}), **secrets}
+                with prefect.context(secrets=secrets, loading_flow=True):
+                    flow = self.storage.get_flow(self.name)
+                if len(_flows) >= FLOWS_KEPT:
+                    _flows.pop(next(iter(_flows)))
+                _flows[self.flow_id] = flow
+            return _flows[self.flow_id]
+
+    @classmethod
+    def of_flow_run(cls, flow_run_id: str) -> "FlowView":
+        """Looks up the flow that a flow run is a run of.
+
+        Raises:
+            NotFound: there is no such flow run (a `ValueError`).
+        """
+        return cls._newest({"flow_runs": {"id": {"_eq": flow_run_id}}}, f"flow of flow run {flow_run_id!r}")
+
     @classmethod
     def from_id(cls, flow_id: str) -> "FlowView":
         """Looks a flow up by the UUID of the flow or of its flow group.
@@ -69,7 +108,7 @@ class FlowView:
             TypeError: `flow_id` is not a string.
             NotFound: there is no such flow (a `ValueError`).
         """
-        _check_type("flow_id", flow_id)
+        check_text(flow_id=flow_id)
         return cls._newest({"id": {"_eq": flow_id}}, f"flow {flow_id!r}")
 
     @classmethod
@@ -80,7 +119,7 @@ class FlowView:
             TypeError: `flow_group_id` is not a string.
             NotFound: there is no such flow group (a `ValueError`).
         """
-        _check_type("flow_group_id", flow_group_id)
+        check_text(flow_group_id=flow_group_id)
         return cls._newest({"flow_group_id": {"_eq": flow_group_id}}, f"flow in flow group {flow_group_id!r}")
 
     @classmethod
@@ -96,6 +135,7 @@ class FlowView:
             NotFound: no flow has that name (a `ValueError`).
             Ambiguous: several have, and `last_updated` is false (a `ValueError`).
         """
+        check_text(flow_name=flow_name)
         where: Dict[str, Any] = {"name": {"_eq": flow_name}, "archived": {"_eq": False}}
         sought = f"flow named {flow_name!r}"
         if project_name != "":
@@ -121,6 +161,8 @@ class FlowView:
 
     @classmethod
     def _from_flow_data(cls, row: Dict[str, Any]) -> "FlowView":
+        # objects of Prefect's client, whose items are attributes too
+        row = GraphQLResult(row)
         run_config = row["run_config"]
         return cls(
             flow_id=row["id"],
@@ -143,8 +185,3 @@ class FlowView:
 
     def __hash__(self) -> int:
         return hash(self.flow_id)
-
-
-def _check_type(name: str, value: Any) -> None:
-    if not isinstance(value, str):
-        raise TypeError(f"Unexpected type {type(value)!r} for `{name}`, expected 'str'.")

@@ -2,20 +2,19 @@
 
 import logging
 from dataclasses import InitVar, dataclass, field
-from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Tuple, cast
+from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Tuple, Union, cast
 
 import pendulum
-from prefect.engine.state import Pending, State
+from prefect.engine.state import Finished, Pending, State
 from prefect.run_configs.base import RunConfig
 from prefect.serialization.run_config import RunConfigSchema
+from prefect.utilities.graphql import GraphQLResult
 
 from .. import api
 from ..errors import NotFound
+from .arguments import check_text
 from .flow import FlowView
 from .task_run import TaskRunView
-
-#: `get_all_task_runs` refuses more, as prefect.backend 1.4.1 does
-LARGEST_FLOW_RUN = 1000
 
 
 class FlowRunLog(NamedTuple):
@@ -97,7 +96,7 @@ class FlowRunView:
             self._keep(task_run)
 
     def _keep(self, task_run: TaskRunView) -> TaskRunView:
-        if task_run.state.is_finished():
+        if task_run._is(Finished):
             self._task_runs[task_run.task_run_id] = task_run
             self._ids_by_slug[task_run.task_slug, task_run.map_index] = task_run.task_run_id
         return task_run
@@ -118,6 +117,7 @@ class FlowRunView:
         Raises:
             NotFound: there is no such flow run (a `ValueError`).
         """
+        check_text(flow_run_id=flow_run_id)
         rows = api.find("flow_run", {"id": {"_eq": flow_run_id}})
         if not rows:
             raise NotFound(f"No flow run {flow_run_id!r} was found.")
@@ -132,6 +132,8 @@ class FlowRunView:
     def _from_flow_run_data(
         cls, row: Dict[str, Any], task_runs: Optional[Iterable[TaskRunView]] = None
     ) -> "FlowRunView":
+        # objects of Prefect's client, whose items are attributes too
+        row = GraphQLResult(row)
         states = sorted(map(_state, row["states"]), key=lambda state: state.timestamp)
         # a flow run that was created just now may not have its first state yet
         unknown = Pending(message="A state for this flow run is not yet available.")
@@ -168,7 +170,8 @@ class FlowRunView:
         if start_time:
             window["_gt"] = start_time.isoformat()
         where = {"flow_run_id": {"_eq": self.flow_run_id}, "timestamp": window}
-        return [FlowRunLog.from_dict(row) for row in api.find("log", where, {"timestamp": "asc"})]
+        logs = [FlowRunLog.from_dict(row) for page in api.pages("log", where) for row in page]
+        return sorted(logs, key=lambda log: log.timestamp)
 
     def get_flow_metadata(self, no_cache: bool = False) -> FlowView:
         """The flow that this is a run of; looked up once, or again with `no_cache`."""
@@ -196,6 +199,10 @@ class FlowRunView:
         """
         if task_run_id is not None:
             task_run = self._task_runs.get(task_run_id) or TaskRunView.from_task_run_id(task_run_id)
+            if task_run.flow_run_id != self.flow_run_id:
+                raise ValueError(
+                    f"Task run {task_run_id} belongs to flow run {task_run.flow_run_id}, and not to {self.flow_run_id}."
+                )
             for name, given in (("task_slug", task_slug), ("map_index", map_index)):
                 found = getattr(task_run, name)
                 if given is not None and given != found:
@@ -212,28 +219,35 @@ class FlowRunView:
             return self._task_runs[kept]
         return self._keep(TaskRunView.from_task_slug(task_slug, self.flow_run_id, map_index))
 
-    def get_all_task_runs(self) -> List[TaskRunView]:
-        """All task runs of this flow run; those kept already are not looked up again.
+    def get_all_task_runs(
+        self, *, task_slug: Optional[str] = None, state: Union[str, Iterable[str], None] = None
+    ) -> List[TaskRunView]:
+        """All task runs of this flow run, children of mapped ones included, however many there are.
 
-        Raises:
-            ValueError: there are more than 1,000.
+        Args:
+            task_slug: only those of this task.
+            state: only those in this state, or one of these, by class name such as ``"Failed"``.
+
+        Example:
+            >>> flow_run.get_all_task_runs(state=["Failed", "TriggerFailed"])
         """
-        if len(self.get_task_run_ids()) > LARGEST_FLOW_RUN:
-            raise ValueError(
-                f"Refusing to `get_all_task_runs` of a flow run with more than {LARGEST_FLOW_RUN} task runs. Load "
-                "those you are interested in one by one."
-            )
-        # taken once, because other threads may add to them meanwhile
-        kept = dict(self._task_runs)
-        rows = api.find("task_run", {"flow_run_id": {"_eq": self.flow_run_id}, "id": {"_nin": list(kept)}})
-        return [self._keep(TaskRunView._from_task_run_data(row)) for row in rows] + list(kept.values())
+        where: Dict[str, Any] = {"flow_run_id": {"_eq": self.flow_run_id}}
+        if task_slug is not None:
+            where["task"] = {"slug": {"_eq": task_slug}}
+        if state is not None:
+            where["state"] = {"_in": [state] if isinstance(state, str) else list(state)}
+        return [
+            self._task_runs.get(row["id"]) or self._keep(TaskRunView._from_task_run_data(row))
+            for page in api.pages("task_run", where)
+            for row in page
+        ]
 
     def get_task_run_ids(self) -> List[str]:
         """UUIDs of all task runs of this flow run; kept once the flow run has finished."""
         if self._task_run_ids:
             return self._task_run_ids
-        rows = api.find("task_run", {"flow_run_id": {"_eq": self.flow_run_id}}, fields="id")
-        ids = [row["id"] for row in rows]
+        where = {"flow_run_id": {"_eq": self.flow_run_id}}
+        ids = [row["id"] for page in api.pages("task_run", where, fields="id") for row in page]
         if self.state.is_finished():
             object.__setattr__(self, "_task_run_ids", ids)
         return ids

@@ -1,12 +1,20 @@
 """A task run as it was when looked up."""
 
+import difflib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Dict, Iterator, List, Optional
+from functools import partial
+from typing import Any, Callable, Dict, Iterator, List, Optional, Type
 
-from prefect.engine.state import Scheduled, State
+from prefect.engine.result import Result
+from prefect.engine.serializers import Serializer
+from prefect.engine.state import Finished, Mapped, Scheduled, Skipped, State, Success
 
 from .. import api, results
 from ..errors import Ambiguous, IncompleteMap, NotFinished, NotFound
+from ..results import RAISE, Loader, Stored
+from .arguments import check_map_index, check_text
+from .flow import FlowView
 
 
 class _NotLoaded:
@@ -28,7 +36,8 @@ class TaskRunView:
     """A frozen picture of a task run, which loads the task's result on demand.
 
     Drop-in for `prefect.backend.TaskRunView`. Usually made by `FlowRunView.get_task_run` or by one of the class
-    methods here.
+    methods here. Views are equal if they show the same task run in the same state; they can be hashed, pickled (with
+    the result, once it is loaded), and shared between threads.
 
     Example:
         >>> task_run = TaskRunView.from_task_slug("create_some_data-1", flow_run_id="<id>")
@@ -52,73 +61,155 @@ class TaskRunView:
     flow_run_id: str
 
     _result: Any = field(default=NotLoaded, init=False)
+    #: counts its states, in the backend; -1 if unknown
+    _version: int = field(default=-1, init=False)
+    #: what `state` is made of when it is first asked for
+    _serialized_state: Any = field(default=None, init=False)
 
-    def get_result(self) -> Any:
+    def get_result(
+        self,
+        *,
+        result: Optional[Result] = None,
+        serializer: Optional[Serializer] = None,
+        workers: int = results.WORKERS,
+        if_failed: Any = RAISE,
+        if_skipped: Any = RAISE,
+    ) -> Any:
         """The value that the task returned, loaded on the first call and then kept.
 
+        Args:
+            result: what reads the value, instead of the `Result` that the state names.
+            serializer: what decodes it, instead of the serializer of that `Result`. Where neither is given and the
+                state does not say enough, the task's own `Result` is looked up in its flow, loaded from its storage.
+            workers: of a mapped task run, how many children's results to read at once.
+            if_failed: of a mapped task run, the value of children that failed; default: raise for the first.
+            if_skipped: of a mapped task run, the value of children that were skipped; default: raise for the first.
+
         Returns:
-            The value; for the parent of a mapped task run a list with the values of all children, in map order.
+            The value; for the parent of a mapped task run a list with the values of all children, each at its map
+            index. A value that was loaded with other arguments than the default ones is not kept.
 
         Raises:
             NotFinished: the task run, or a child of it, has not finished (a `ValueError`).
-            ResultUnavailable: there is no result, or it cannot be found (a `TypeError` or `ValueError`).
-            Exception: whatever the `Result` raises when it cannot read its location.
+            ResultUnavailable: there is no result, or it cannot be read (a `TypeError` or `ValueError`).
         """
-        if not self.state.is_finished():
-            raise NotFinished(
-                f"The result of {self._described()} cannot be loaded: it is not finished but in state "
-                f"{type(self.state).__name__}."
+        as_usual = result is None and serializer is None and if_failed is RAISE and if_skipped is RAISE
+        if as_usual and self._result is not NotLoaded:
+            return self._result
+        self._check_finished()
+        if self._is(Mapped):
+            values = self.iter_results(
+                result=result, serializer=serializer, workers=workers, if_failed=if_failed, if_skipped=if_skipped
             )
-        if self._result is NotLoaded:
-            value = (
-                [child.get_result() for child in self._children()]
-                if self.state.is_mapped()
-                else results.load(self.state, self._described())
-            )
+            value: Any = list(values)
+        else:
+            value = self._loader(result, serializer).load(self._stored())
+        if as_usual:
             object.__setattr__(self, "_result", value)
-        return self._result
+        return value
 
-    def _children(self) -> "List[TaskRunView]":
-        children = [
-            self._from_task_run_data(row)
-            for row in api.find("task_run", self._where_child({"_neq": -1}), order_by={"map_index": "asc"})
-        ]
-        # a deserialised Mapped state holds a None for each child
-        expected = len(self.state.map_states)
-        if len(children) < expected or [child.map_index for child in children] != list(range(len(children))):
-            raise IncompleteMap(
-                f"Of the {expected} children of {self._described()} some are missing: {len(children)} were found. Is "
-                "the flow run finished?"
-            )
-        return children
+    def iter_results(
+        self,
+        *,
+        result: Optional[Result] = None,
+        serializer: Optional[Serializer] = None,
+        workers: int = results.WORKERS,
+        if_failed: Any = RAISE,
+        if_skipped: Any = RAISE,
+    ) -> Iterator[Any]:
+        """The values of a mapped task run's children, in map order, read ahead of use; nothing is kept.
 
-    def _where_child(self, map_index: Dict[str, Any]) -> Dict[str, Any]:
-        return {
-            "task": {"slug": {"_eq": self.task_slug}},
-            "flow_run_id": {"_eq": self.flow_run_id},
-            "map_index": map_index,
-        }
-
-    def iter_mapped(self) -> "Iterator[TaskRunView]":
-        """The children of a mapped task run, one after the other, each looked up when it is asked for.
+        For maps whose values do not all fit into memory. Arguments and errors are those of `get_result`; an error comes
+        when its child's turn has come.
 
         Raises:
             TypeError: the task run is not mapped.
+
+        Example:
+            >>> for value in inc_parent.iter_results(if_failed=None):
+            ...     print(value)
         """
-        if not self.state.is_mapped():
-            raise TypeError(f"Task run {self.task_run_id!r} ({self.task_slug}) is not a mapped task.")
-        map_index = 0
-        while True:
-            rows = api.find("task_run", self._where_child({"_eq": map_index}))
-            if not rows:
-                return
-            yield self._from_task_run_data(rows[0])
-            map_index += 1
+        self._check_mapped()
+        self._check_finished()
+        load = partial(_load, self._loader(result, serializer), if_failed, if_skipped)
+        stored = map(self._stored_child, self._children())
+        return results.in_order(load, stored, workers, expected=self._number_of_children())
+
+    def iter_mapped(self) -> "Iterator[TaskRunView]":
+        """The children of a mapped task run, in map order, looked up 500 at a time and ahead of use.
+
+        Raises:
+            TypeError: the task run is not mapped.
+            IncompleteMap: when the iteration comes to a child that is missing (a `ValueError`).
+
+        Example:
+            >>> for child in inc_parent.iter_mapped():
+            ...     print(child.map_index, child.get_result())
+        """
+        self._check_mapped()
+        return map(self._from_task_run_data, self._children())
+
+    def _children(self) -> Iterator[api.Row]:
+        """The rows of the children, in map order.
+
+        Raises:
+            IncompleteMap: when it comes to one that is missing.
+        """
+        where = {
+            "task_id": {"_eq": self.task_id},
+            "flow_run_id": {"_eq": self.flow_run_id},
+            "map_index": {"_gte": 0},
+        }
+        due = 0
+        for page in _ahead(api.pages("task_run", where, by="map_index")):
+            for row in page:
+                if row["map_index"] != due:
+                    raise self._incomplete(due, row["map_index"])
+                due += 1
+                yield row
+        if due < self._number_of_children():
+            raise self._incomplete(due, self._number_of_children())
+
+    def _incomplete(self, first: int, end: int) -> IncompleteMap:
+        which = f"Child {first}" if end == first + 1 else f"Children {first} to {end - 1}"
+        return IncompleteMap(
+            f"{which} of the {self._number_of_children()} of {self._described()} cannot be found. Is the flow run "
+            "finished?"
+        )
+
+    def _number_of_children(self) -> int:
+        # a deserialised Mapped state holds a None for each child
+        if self._serialized_state is not None:
+            return int(self._serialized_state.get("n_map_states") or 0)
+        return len(self.state.map_states)
+
+    def _stored(self) -> Stored:
+        if self._serialized_state is not None:
+            return Stored.from_serialized(self._serialized_state, self._described())
+        return Stored.from_state(self.state, self._described())
+
+    def _stored_child(self, row: api.Row) -> Stored:
+        child = self._from_task_run_data(row)
+        child._check_finished()
+        return child._stored()
+
+    def _loader(self, result: Optional[Result], serializer: Optional[Serializer]) -> Loader:
+        return Loader(result, serializer, self._task_result)
+
+    def _task_result(self) -> Optional[Result]:
+        """The task's own `Result`, or else that of its flow; the flow is loaded from its storage, once per flow."""
+        flow = FlowView.of_flow_run(self.flow_run_id).get_flow()
+        for task, slug in flow.slugs.items():
+            if slug == self.task_slug:
+                found: Optional[Result] = task.result or flow.result
+                return found
+        raise NotFound(f"The flow {flow.name!r} that was loaded has no task {self.task_slug!r}. Has it changed?")
 
     def get_latest(self) -> "TaskRunView":
-        """A new view of the same task run as it is now. A loaded result is kept."""
+        """A new view of the same task run as it is now. A loaded result is kept, unless the task has run again."""
         latest = self.from_task_run_id(self.task_run_id)
-        object.__setattr__(latest, "_result", self._result)
+        if latest._version == self._version:
+            object.__setattr__(latest, "_result", self._result)
         return latest
 
     @classmethod
@@ -132,8 +223,7 @@ class TaskRunView:
         Example:
             >>> TaskRunView.from_task_run_id("c8751f34-9d5e-4ea7-aead-8b50978dabb7")
         """
-        if not isinstance(task_run_id, str):
-            raise TypeError(f"Unexpected type {type(task_run_id)!r} for `task_run_id`, expected 'str'.")
+        check_text(task_run_id=task_run_id)
         return cls._one({"id": {"_eq": task_run_id}}, f"task run {task_run_id!r}")
 
     @classmethod
@@ -152,35 +242,67 @@ class TaskRunView:
             >>> TaskRunView.from_task_slug("inc-1", flow_run_id="<id>", map_index=2).get_result()
             3
         """
+        check_text(task_slug=task_slug, flow_run_id=flow_run_id)
+        check_map_index(map_index)
         where = {
             "task": {"slug": {"_eq": task_slug}},
             "flow_run_id": {"_eq": flow_run_id},
             "map_index": {"_eq": map_index},
         }
         child = "" if map_index == -1 else f" with map index {map_index}"
-        return cls._one(where, f"task run of {task_slug!r}{child} in flow run {flow_run_id!r}")
+        sought = f"task run of {task_slug!r}{child} in flow run {flow_run_id!r}"
+        return cls._one(where, sought, lambda: _near(task_slug, flow_run_id, map_index))
 
     @classmethod
-    def _one(cls, where: Dict[str, Any], sought: str) -> "TaskRunView":
+    def _one(cls, where: Dict[str, Any], sought: str, hint: Callable[[], str] = lambda: "") -> "TaskRunView":
         rows = api.find("task_run", where)
         if not rows:
-            raise NotFound(f"No {sought} was found.")
+            raise NotFound(f"No {sought} was found. {hint()}".strip())
         if len(rows) > 1:
             raise Ambiguous(f"Found {len(rows)} where one {sought} was looked for: {rows}")
         return cls._from_task_run_data(rows[0])
 
     @classmethod
-    def _from_task_run_data(cls, row: Dict[str, Any]) -> "TaskRunView":
-        return cls(
+    def _from_task_run_data(cls, row: api.Row) -> "TaskRunView":
+        view: TaskRunView = object.__new__(cls)
+        # the backend may not have given a new child of a mapped task its first state yet
+        state = row["serialized_state"] or Scheduled().serialize()
+        # `state` is left out: most of the time of making a view would go into deserialising it, see __getattr__
+        view.__dict__.update(
             task_run_id=row["id"],
             task_id=row["task"]["id"],
             task_slug=row["task"]["slug"],
             name=row["name"],
-            # the backend may not have given a new child of a mapped task its first state yet
-            state=State.deserialize(row["serialized_state"] or Scheduled().serialize()),
             map_index=row["map_index"],
             flow_run_id=row["flow_run_id"],
+            _version=row["version"],
+            _serialized_state=state,
         )
+        return view
+
+    def __getattr__(self, name: str) -> Any:
+        # called for what is not there; `_serialized_state` itself is not while a view is being unpickled or copied
+        if name != "state" or "_serialized_state" not in self.__dict__:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        self.__dict__["state"] = state = State.deserialize(self._serialized_state)
+        return state
+
+    def _is(self, kind: Type[State]) -> bool:
+        """Whether its state is of a kind, without deserialising it."""
+        if self._serialized_state is not None:
+            return issubclass(results.state_class(self._serialized_state["type"]), kind)
+        return isinstance(self.state, kind)
+
+    def _check_finished(self) -> None:
+        if not self._is(Finished):
+            raise NotFinished(
+                f"The result of {self._described()} cannot be loaded: it is not finished but in state "
+                f"{type(self.state).__name__}."
+            )
+
+    def _check_mapped(self) -> None:
+        if not self._is(Mapped):
+            raise TypeError(f"Task run {self.task_run_id!r} ({self.task_slug}) is not a mapped task.")
 
     def _described(self) -> str:
         child = "" if self.map_index == -1 else f"[{self.map_index}]"
@@ -199,3 +321,42 @@ class TaskRunView:
 
     def __hash__(self) -> int:
         return hash(self.task_run_id)
+
+
+def _near(task_slug: str, flow_run_id: str, map_index: int) -> str:
+    """Why there is no such task run, as far as the backend knows."""
+    tasks = api.find("task", {"flow": {"flow_runs": {"id": {"_eq": flow_run_id}}}}, fields="slug")
+    slugs = sorted(task["slug"] for task in tasks)
+    if not slugs:
+        return "There is no such flow run, or its flow has no tasks."
+    if task_slug not in slugs:
+        near = difflib.get_close_matches(task_slug, slugs, n=5, cutoff=0.5) or slugs[:20]
+        return f"Its flow has no task of that slug. It has: {', '.join(near)}."
+    if map_index == -1:
+        return ""
+    where = {
+        "task": {"slug": {"_eq": task_slug}},
+        "flow_run_id": {"_eq": flow_run_id},
+        "map_index": {"_gte": 0},
+    }
+    children = sum(len(page) for page in api.pages("task_run", where, by="map_index", fields="map_index"))
+    return f"There are {children} children." if children else "It is not mapped, or has no children yet."
+
+
+def _load(loader: Loader, if_failed: Any, if_skipped: Any, stored: Stored) -> Any:
+    if if_failed is not RAISE and not issubclass(stored.state, Success):
+        return if_failed
+    if if_skipped is not RAISE and issubclass(stored.state, Skipped):
+        return if_skipped
+    return loader.load(stored)
+
+
+def _ahead(pages: Iterator[List[api.Row]]) -> Iterator[List[api.Row]]:
+    """Pages, the next of which is fetched while one is used."""
+    page = next(pages, None)
+    with ThreadPoolExecutor(1, thread_name_prefix="page") as thread:
+        while page is not None:
+            # a page that is not full is most likely the last, and its successor not worth a thread
+            coming = thread.submit(next, pages, None) if len(page) >= api.PAGE else None
+            yield page
+            page = coming.result() if coming else next(pages, None)

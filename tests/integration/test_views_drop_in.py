@@ -304,13 +304,6 @@ def test_all_task_runs_are_found_the_kept_ones_included(lib: Any, run: DrivenRun
 
 
 @both
-def test_all_of_too_many_task_runs_are_refused(lib: Any, run: DrivenRun, mocker: Any) -> None:
-    mocker.patch.object(lib.FlowRunView, "get_task_run_ids", return_value=["id"] * 1001)
-    with pytest.raises(ValueError, match="more than 1000"):
-        lib.FlowRunView.from_flow_run_id(run.id).get_all_task_runs()
-
-
-@both
 def test_ids_of_task_runs_are_kept_once_the_flow_run_has_finished(lib: Any, run: DrivenRun) -> None:
     running = lib.FlowRunView.from_flow_run_id(run.id)
     assert running.get_task_run_ids() is not running.get_task_run_ids()

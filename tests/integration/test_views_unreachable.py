@@ -97,7 +97,7 @@ def test_no_answer_is_told_with_the_address_and_what_was_looked_for(call: Any, n
     [
         (lambda: api.create_flow_run("child", flow_id=SOMETHING), "creating a flow run of 'child'"),
         (lambda: api.flow_run_url(SOMETHING), f"the address of flow run '{SOMETHING}'"),
-        (lambda: ours.check_for_compatible_agents([]), "looking for agents"),
+        (lambda: ours.check_for_compatible_agents([]), "querying for agents"),
     ],
 )
 @pytest.mark.usefixtures("nobody")

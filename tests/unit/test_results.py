@@ -1,6 +1,5 @@
 """From a state to the value that a task returned."""
 
-import pickle
 from pathlib import Path
 from typing import Any, Type
 
@@ -10,11 +9,20 @@ from prefect.engine.results import LocalResult, PrefectResult
 from prefect.engine.serializers import JSONSerializer
 from prefect.engine.state import Cached, Cancelled, Failed, Finished, Skipped, State, Success, TimedOut, TriggerFailed
 
-from prefect_taskrun_tasks import errors, results
+from prefect_taskrun_tasks import errors
+from prefect_taskrun_tasks.results import Loader, Stored
 
 
 class CompanyResult(LocalResult):
     """A `Result` class that Prefect does not know."""
+
+
+def load(state: State, task_run: str) -> Any:
+    """The value of a task run in this state, whose flow is not known."""
+    value = Loader().load(Stored.from_state(state, task_run))
+    # the two ways to the same
+    assert Loader().load(Stored.from_serialized(state.serialize(), task_run)) == value
+    return value
 
 
 def from_the_backend(state: State) -> State:
@@ -25,24 +33,24 @@ def from_the_backend(state: State) -> State:
 @pytest.mark.parametrize("value", [None, 0, "", [], "foobar!", {"a": [1, 2]}])
 def test_a_value_that_was_kept_is_read_back(value: Any) -> None:
     state = from_the_backend(Success(result=LocalResult().write(value)))
-    assert results.load(state, "a task run") == value
+    assert load(state, "a task run") == value
 
 
 @pytest.mark.parametrize("value", [None, False, 5, {"a": [1, 2]}])
 def test_a_prefect_result_carries_its_value_in_its_location(value: Any) -> None:
-    assert results.load(from_the_backend(Success(result=PrefectResult().write(value))), "a task run") == value
+    assert load(from_the_backend(Success(result=PrefectResult().write(value))), "a task run") == value
 
 
 @pytest.mark.parametrize("kind", [Cached, Finished, Failed, Skipped, TimedOut])
 def test_a_value_that_was_kept_is_read_back_from_any_finished_state(kind: Type[State]) -> None:
     state = from_the_backend(kind(result=LocalResult().write([1])))
-    assert results.load(state, "a task run") == [1]
+    assert load(state, "a task run") == [1]
 
 
 def test_the_state_does_not_change_when_its_result_is_loaded() -> None:
     written = Success(result=LocalResult().write([1]))
     state, other = from_the_backend(written), from_the_backend(written)
-    results.load(state, "a task run")
+    load(state, "a task run")
     assert state.result is None
     assert state == other
 
@@ -67,7 +75,7 @@ def test_the_state_does_not_change_when_its_result_is_loaded() -> None:
 )
 def test_a_result_that_cannot_be_loaded_is_an_error(state: State, error: Type[Exception]) -> None:
     with pytest.raises(error, match="task run 'foo-1'"):
-        results.load(from_the_backend(state), "task run 'foo-1'")
+        load(from_the_backend(state), "task run 'foo-1'")
 
 
 @pytest.mark.parametrize(
@@ -79,22 +87,22 @@ def test_a_result_that_cannot_be_loaded_is_an_error(state: State, error: Type[Ex
         (Failed(), r"it ended in state Failed\."),
         (Success("Task run succeeded."), "Set `result=` on the task or its flow"),
         (Success(result=LocalResult()), "`checkpoint` left on"),
-        (Success(result=CompanyResult(location="somewhere")), "Only Prefect's own"),
+        (Success(result=CompanyResult(location="somewhere")), "not one of Prefect's"),
     ],
 )
 def test_the_error_says_why_there_is_no_result(state: State, told: str) -> None:
     with pytest.raises(errors.ResultUnavailable, match=told):
-        results.load(from_the_backend(state), "a task run")
+        load(from_the_backend(state), "a task run")
 
 
 def test_what_a_result_raises_when_it_cannot_be_read_is_left_as_it_is(tmp_path: Path) -> None:
     state = from_the_backend(Success(result=LocalResult(location=str(tmp_path / "gone"))))
     with pytest.raises(FileNotFoundError, match="gone"):
-        results.load(state, "a task run")
+        load(state, "a task run")
 
 
-def test_a_serializer_other_than_the_default_one_is_not_known_to_the_backend() -> None:
+def test_a_serializer_that_is_not_known_is_an_error_that_says_what_helps() -> None:
     # prefect.serialization.result keeps the location only
     state = from_the_backend(Success(result=LocalResult(serializer=JSONSerializer()).write({"a": 1})))
-    with pytest.raises(pickle.UnpicklingError):
-        results.load(state, "a task run")
+    with pytest.raises(errors.UnknownResultType, match=r"PickleSerializer.*Pass `result=` or `serializer=`"):
+        load(state, "a task run")

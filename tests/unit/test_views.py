@@ -85,7 +85,9 @@ def test_a_method_is_called_as_prefects(view: str, method: str) -> None:
         ]
         for lib in (PREFECT, ours)
     ]
-    assert mine == theirs
+    # what is added can only be given by name
+    assert mine[: len(theirs)] == theirs
+    assert {kind for _, kind, _ in mine[len(theirs) :]} <= {inspect.Parameter.KEYWORD_ONLY}
 
 
 @pytest.mark.parametrize("view", ["FlowView", "FlowRunView", "TaskRunView", "FlowRunLog"])
@@ -251,6 +253,8 @@ def test_a_not_yet_created_child_counts_as_scheduled(lib: Any, value: Any) -> No
         "serialized_state": None,
         "flow_run_id": "flow run",
     }
+    if lib is ours:
+        row["version"] = 0
     view = lib.TaskRunView._from_task_run_data(row)
     assert view.state.is_scheduled()
 

@@ -1,0 +1,209 @@
+"""``prefect-taskrun server start``, with Prefect's own commands around it; each is a process of its own."""
+
+import re
+import signal
+import socket
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Set
+
+import pytest
+import requests
+from conftest import EXAMPLES, eventually
+from processes import Command, ended, started
+
+
+class Server:
+    """A server that has been started, for other processes."""
+
+    def __init__(self, command: Command) -> None:
+        self.command = command
+        #: the variables that it has printed
+        self.environment: Dict[str, str] = eventually(lambda: self._exported())
+        self.url = self.environment["PREFECT__SERVER__ENDPOINT"]
+
+    def _exported(self) -> Dict[str, str]:
+        # all is there once the last line is
+        return dict(re.findall(r"export (\w+)=(\S+)", self.command.stdout)) if "Ctrl-C" in self.command.stdout else {}
+
+    def prefect(self, *arguments: str) -> str:
+        """What a command of Prefect prints that talks to this server, and succeeds."""
+        process = ended("prefect", *arguments, env=self.environment)
+        assert process.returncode == 0, process.stdout + process.stderr
+        return process.stdout
+
+    def graphql(self, document: str) -> Any:
+        answer = requests.post(self.url, json={"query": document}, timeout=10).json()
+        assert "errors" not in answer, answer
+        return answer["data"]
+
+
+@contextmanager
+def _serving(database: Path, *options: str) -> Iterator[Server]:
+    with started("prefect-taskrun", "server", "start", "--database-url", f"sqlite:///{database}", *options) as command:
+        yield Server(command)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def agent_address() -> str:
+    return f"http://127.0.0.1:{_free_port()}"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, agent_address: str) -> Iterator[Server]:
+    """A server with a project `p` that has the flows `parent` and `child`, all made by Prefect's commands."""
+    database = tmp_path_factory.mktemp("server") / "prefect.db"
+    with _serving(database, "--port", "0", "--agent-address", agent_address) as server:
+        assert "Tenant created" in server.prefect("server", "create-tenant", "-n", "x", "-s", "x")
+        assert "p created" in server.prefect("create", "project", "p")
+        registered = server.prefect("register", "-p", str(EXAMPLES / "parent_child.py"), "--project", "p")
+        assert "2 registered" in registered
+        yield server
+
+
+def _run_parent(server: Server, *agent_options: str) -> str:
+    """Runs the flow `parent` with an agent. Returns the flow run's id."""
+    with started("prefect", "agent", "local", "start", *agent_options, env=server.environment):
+        printed = server.prefect("run", "--name", "parent", "--project", "p", "--watch")
+    assert "Flow run succeeded!" in printed
+    found = re.search(r"UUID: (\S+)", printed)
+    assert found is not None
+    return found.group(1)
+
+
+@pytest.fixture(scope="module")
+def parent_run(server: Server) -> str:
+    return _run_parent(server)
+
+
+def test_the_result_of_a_parent_flow_run_can_be_read_by_another_process(server: Server, parent_run: str) -> None:
+    script = (
+        "from prefect_taskrun_tasks import TaskRunView\n"
+        f"print(TaskRunView.from_task_slug('get_task_run_result-1', flow_run_id='{parent_run}').get_result())"
+    )
+    process = ended("python", "-c", script, env=server.environment)
+    assert process.stdout == "[0, 1, 2, 3, 4]\n", process.stderr
+
+
+def test_an_agent_with_an_address_runs_what_it_is_told_of(server: Server, agent_address: str) -> None:
+    assert _run_parent(server, "--agent-address", agent_address)
+
+
+def test_a_flow_run_can_be_executed_without_an_agent(server: Server) -> None:
+    assert "Flow run succeeded!" in server.prefect("run", "--name", "child", "--execute")
+
+
+@pytest.mark.parametrize(
+    ("command", "printed"),
+    [
+        (["get", "flows"], ["parent", "child"]),
+        (["get", "projects"], ["p"]),
+        (["get", "tasks"], ["create_flow_run", "get_task_run_result", "create_some_data"]),
+        (["get", "flow-runs"], ["parent", "child", "Success"]),
+        (["get", "flow-runs", "--flow", "parent"], ["parent", "Success"]),
+        (["get", "logs", "--id", "{flow_run_id}"], ["Beginning Flow run for 'parent'"]),
+        (["describe", "flows", "--name", "parent"], ['"name": "parent"', '"version": 1']),
+        (["describe", "tasks", "--name", "parent"], ['"slug": "create_flow_run-1"']),
+        (["describe", "flow-runs", "--name", "{flow_run_name}"], ['"Success"', '"name": "parent"']),
+    ],
+    ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else None,
+)
+def test_prefects_commands_show_what_is_there(
+    server: Server, parent_run: str, command: List[str], printed: List[str]
+) -> None:
+    (row,) = server.graphql(f'{{ flow_run(where: {{id: {{_eq: "{parent_run}"}}}}) {{ name }} }}')["flow_run"]
+    output = server.prefect(*[word.format(flow_run_id=parent_run, flow_run_name=row["name"]) for word in command])
+    for each in printed:
+        assert each in output
+
+
+def test_a_project_can_be_deleted(server: Server) -> None:
+    server.prefect("create", "project", "short-lived")
+    server.prefect("delete", "project", "short-lived")
+    assert "short-lived" not in server.prefect("get", "projects")
+
+
+def _refused(*options: str) -> str:
+    """The one line that the command ends with."""
+    process = ended("prefect-taskrun", "server", "start", *options)
+    assert process.returncode == 1
+    assert process.stdout == ""
+    (line,) = process.stderr.splitlines()
+    return line
+
+
+def test_a_port_in_use_is_named(server: Server, tmp_path: Path) -> None:
+    port = server.url.rsplit(":", 1)[1]
+    line = _refused("--port", port, "--database-url", f"sqlite:///{tmp_path / 'prefect.db'}")
+    assert f"127.0.0.1:{port}" in line
+    assert "--port" in line
+
+
+@pytest.mark.parametrize(
+    "url", ["sqlite:///{folder}", "sqlite:///{folder}/text.db", "sqlite:///{folder}/a/b.db", "mysql://h/db", "text.db"]
+)
+def test_a_database_that_cannot_be_used_is_named(tmp_path: Path, url: str) -> None:
+    (tmp_path / "text.db").write_text("This is no database, however long it is. " * 100)
+    url = url.format(folder=tmp_path)
+    assert url.replace("sqlite:///", "") in _refused("--port", "0", "--database-url", url)
+
+
+def _create_projects(server: Server, acknowledged: Set[str]) -> None:
+    """Creates projects until the server has gone."""
+    tenant = server.graphql("{ tenant { id } }")["tenant"][0]["id"]
+    number = 0
+    with requests.Session() as session:
+        while True:
+            name = f"project {threading.get_ident()} {number}"
+            document = f'mutation {{ create_project(input: {{tenant_id: "{tenant}", name: "{name}"}}) {{ id }} }}'
+            try:
+                answer = session.post(server.url, json={"query": document}, timeout=10)
+            except requests.RequestException:
+                return
+            assert answer.json()["data"]["create_project"]["id"]
+            acknowledged.add(name)
+            number += 1
+
+
+@pytest.mark.parametrize(
+    ("number", "exit_code"),
+    [(signal.SIGINT, 0), (signal.SIGTERM, -signal.SIGTERM), (signal.SIGKILL, -signal.SIGKILL)],
+    ids=["interrupted", "terminated", "killed"],
+)
+def test_a_server_stopped_at_work_has_all_that_it_acknowledged_when_it_is_started_again(
+    tmp_path: Path, number: int, exit_code: int
+) -> None:
+    database = tmp_path / "prefect.db"
+    port = str(_free_port())
+    acknowledged: Set[str] = set()
+    with _serving(database, "--port", port) as server:
+        assert server.url == f"http://127.0.0.1:{port}"
+        clients = [threading.Thread(target=_create_projects, args=(server, acknowledged)) for _ in range(2)]
+        for client in clients:
+            client.start()
+        eventually(lambda: len(acknowledged) > 50)
+        server.command.process.send_signal(number)
+        assert server.command.exit_code() == exit_code
+        for client in clients:
+            client.join(20)
+        assert "Traceback" not in server.command.stderr
+    if number != signal.SIGKILL:
+        # closed in good order, all is in the one file
+        assert [file.name for file in tmp_path.iterdir()] == ["prefect.db"]
+    with _serving(database, "--port", port) as server:
+        assert acknowledged <= {project["name"] for project in server.graphql("{ project { name } }")["project"]}
+
+
+def test_without_a_database_url_all_is_kept_in_prefects_home_folder(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    command = ("prefect-taskrun", "server", "start", "--port", "0")
+    with started(*command, env={"PREFECT__HOME_DIR": str(home)}) as server:
+        assert Server(server).graphql("{ tenant { slug } }") == {"tenant": [{"slug": "default"}]}
+    assert (home / "prefect-taskrun.db").exists()

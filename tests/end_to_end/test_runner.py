@@ -1,0 +1,176 @@
+"""`LocalRunner`, in this process."""
+
+import logging
+import signal
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Dict, List
+
+import prefect
+import psutil
+import pytest
+import requests
+from processes import assert_gone
+
+from prefect_taskrun_tasks import FlowRunView
+from prefect_taskrun_tasks.runner import AgentFailed, LocalRunner, RegistrationFailed
+
+FLOWS = """
+import os
+import time
+from prefect import Flow, Parameter, task
+
+@task
+def double(x):
+    return 2 * x
+
+@task
+def where():
+    return os.environ["PREFECT__CLOUD__API"]
+
+@task
+def sleep():
+    time.sleep(600)
+
+with Flow("double") as doubles:
+    double(Parameter("x"))
+
+with Flow("where") as wheres:
+    where()
+
+with Flow("sleep") as sleeps:
+    sleep()
+"""
+
+
+@pytest.fixture(scope="module")
+def flows(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A file of flows."""
+    file = tmp_path_factory.mktemp("flows") / "runner_flows.py"
+    file.write_text(FLOWS)
+    return str(file)
+
+
+def _configured() -> Dict[str, Any]:
+    config = prefect.config
+    return {"backend": config.backend, "server": config.server.to_dict(), "cloud": config.cloud.to_dict()}
+
+
+def _agents() -> "List[psutil.Process]":
+    """Agents that this process has started."""
+    children = psutil.Process().children()
+    return [child for child in children if "prefect_taskrun_tasks.agent" in child.cmdline()]
+
+
+def test_prefects_configuration_is_that_of_the_backend_within_the_block_and_the_old_one_after_it() -> None:
+    before = _configured()
+    with LocalRunner() as local:
+        assert _configured() != before
+        assert prefect.Client().api_server == local.backend.url
+    assert _configured() == before
+
+
+def test_an_error_in_the_block_stops_backend_and_agent(flows: str) -> None:
+    before = _configured()
+    others = _agents()
+    local = LocalRunner()
+
+    def fail() -> None:
+        with local:
+            local.register(flows)
+            started.extend(agent for agent in _agents() if agent not in others)
+            raise ZeroDivisionError
+
+    started: List[psutil.Process] = []
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert len(started) == 1
+    assert_gone(started)
+    with pytest.raises(requests.ConnectionError):
+        requests.get(f"{local.backend.url}/health", timeout=10)
+    assert _configured() == before
+
+
+def test_flow_runs_that_wait_when_the_agent_dies_end_in_an_error_and_leave_no_process(flows: str) -> None:
+    others = _agents()
+    with LocalRunner() as local:
+        local.register(flows)
+        (agent,) = [agent for agent in _agents() if agent not in others]
+        found: List[psutil.Process] = []
+
+        def kill_agent_when_asleep(log: Any) -> None:
+            if not found and "Beginning Flow run" in log.message:
+                found.extend(agent.children(recursive=True))
+                agent.send_signal(signal.SIGKILL)
+
+        with pytest.raises(AgentFailed, match="exit code -9"):
+            local.run("sleep", on_log=kill_agent_when_asleep)
+    assert found
+    assert_gone(found)
+
+
+def test_an_agent_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch, flows: str) -> None:
+    monkeypatch.setenv("PREFECT__CLOUD__AGENT__LEVEL", "NONSENSE")
+    with LocalRunner() as local:
+        local.register(flows)
+        with pytest.raises(AgentFailed, match="NONSENSE"):
+            local.run("where")
+
+
+def test_runners_within_each_other_run_their_own_flow_runs(flows: str) -> None:
+    with LocalRunner() as outer:
+        outer.register(flows)
+        with LocalRunner() as inner:
+            inner.register(flows)
+            assert inner.run("where").get_task_run("where-1").get_result() == inner.backend.url
+            outer_run = outer.run("where")
+            # this process's Prefect talks to the innermost one
+            with pytest.raises(ValueError, match=outer_run.flow_run_id):
+                FlowRunView.from_flow_run_id(outer_run.flow_run_id)
+        assert prefect.Client().api_server == outer.backend.url
+        assert outer_run.get_task_run("where-1").get_result() == outer.backend.url
+
+
+def test_a_file_that_is_registered_again_makes_new_versions(local: LocalRunner, flows: str) -> None:
+    assert local.register(flows) == local.register(flows) == ["double", "where", "sleep"]
+    flow_run = local.run("double", {"x": 2})
+    assert flow_run.get_task_run("double-1").get_result() == 4
+    assert not flow_run.get_flow_metadata().archived
+
+
+def test_threads_can_run_flows_at_once(local: LocalRunner, flows: str) -> None:
+    local.register(flows)
+    with ThreadPoolExecutor() as threads:
+        flow_runs = list(threads.map(lambda x: local.run("double", {"x": x}), range(3)))
+    assert [flow_run.get_task_run("double-1").get_result() for flow_run in flow_runs] == [0, 2, 4]
+
+
+def test_a_flow_with_two_names_in_the_file_is_registered_once(local: LocalRunner, tmp_path: Path) -> None:
+    file = tmp_path / "alias.py"
+    file.write_text("from prefect import Flow\nfirst = second = Flow('one of two')\n")
+    assert local.register(str(file)) == ["one of two"]
+
+
+def test_a_flow_that_was_not_registered_cannot_be_run(local: LocalRunner) -> None:
+    with pytest.raises(KeyError, match="nowhere"):
+        local.run("nowhere")
+
+
+def test_a_file_that_cannot_be_loaded_leaves_the_import_path_as_it_was(local: LocalRunner, tmp_path: Path) -> None:
+    file = tmp_path / "broken.py"
+    file.write_text("1 / 0")
+    import_path = list(sys.path)
+    with pytest.raises(RegistrationFailed, match="ZeroDivisionError"):
+        local.register(str(file))
+    assert list(sys.path) == import_path
+
+
+def test_logs_and_states_are_given_as_they_come(local: LocalRunner, flows: str) -> None:
+    local.register(flows)
+    logs: List[Any] = []
+    local.run("double", {"x": 1}, on_log=logs.append)
+    messages = [log.message for log in logs]
+    assert "Entered state <Running>: Running flow." in messages
+    assert "Beginning Flow run for 'double'" in messages
+    assert {log.level for log in logs} == {logging.INFO}
