@@ -11,13 +11,14 @@ import tempfile
 import traceback
 from contextlib import ExitStack, nullcontext, redirect_stdout, suppress
 from pathlib import Path
-from typing import Any, Callable, ContextManager, Dict, List, Mapping, Optional, Sequence
+from typing import Any, Callable, ContextManager, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import prefect
 from prefect.engine.state import Cancelled
 from prefect.utilities.configuration import set_temporary_config
 
 from . import api
+from .errors import InvalidArgument, NotFound
 from .server import Backend
 from .views import FlowRunLog, FlowRunView
 from .waiting import watch_flow_run
@@ -61,7 +62,7 @@ class LocalRunner:
         self._import_paths = import_paths
         self._port = port
         self._stack = ExitStack()
-        self._flow_ids: Dict[str, Optional[str]] = {}
+        self._flows: Dict[str, Tuple[str, prefect.Flow]] = {}
 
     def __enter__(self) -> "LocalRunner":
         with ExitStack() as stack:
@@ -122,11 +123,12 @@ class LocalRunner:
                 try:
                     # the flow as it is now is stored, with a result location for its tasks; its schedule is not for
                     # a backend that is there for one run
-                    self._flow_ids[flow.name] = flow.register(project_name, set_schedule_active=False, no_url=True)
+                    flow_id = flow.register(project_name, set_schedule_active=False, no_url=True)
                 except Exception as error:
                     raise RegistrationFailed(
                         f"The flow {flow.name!r} of {path} cannot be registered: {error}"
                     ) from error
+                self._flows[flow.name] = (str(flow_id), flow)
         return [flow.name for flow in flows]
 
     def run(
@@ -146,14 +148,23 @@ class LocalRunner:
             A view of the finished flow run.
 
         Raises:
-            KeyError: no flow of that name was registered here.
+            NotFound: no flow of that name was registered here (a `ValueError`).
+            InvalidArgument: the flow has no such parameter (a `ValueError`). The backend would not mind.
             AgentFailed: the agent has ended.
             prefect.exceptions.ClientError: the backend refused, for example because a required parameter is missing.
         """
-        with self._configured():
-            flow_run_id = api.create_flow_run(
-                flow_name, flow_id=self._flow_ids[flow_name], parameters=dict(parameters or {})
+        if flow_name not in self._flows:
+            raise NotFound(f"There is no flow named {flow_name!r}. Registered are: {', '.join(self._flows)}")
+        flow_id, flow = self._flows[flow_name]
+        known = sorted(parameter.name for parameter in flow.parameters())
+        unknown = sorted(set(parameters or ()) - set(known))
+        if unknown:
+            raise InvalidArgument(
+                f"Flow {flow_name!r} has no parameter {', '.join(map(repr, unknown))}. "
+                + (f"It has: {', '.join(known)}" if known else "It has none.")
             )
+        with self._configured():
+            flow_run_id = api.create_flow_run(flow_name, flow_id=flow_id, parameters=dict(parameters or {}))
             for log in watch_flow_run(flow_run_id, before_poll=self._agent.check):
                 on_log(log)
             return FlowRunView.from_flow_run_id(flow_run_id)

@@ -8,8 +8,9 @@ import sys
 from typing import Any, Dict, Optional, Tuple
 
 import click
+from prefect.engine.state import TriggerFailed
 
-from ..errors import TaskRunError
+from ..errors import InvalidArgument, TaskRunError
 from ..views import FlowRunLog, FlowRunView
 
 EPILOG = """\b
@@ -71,7 +72,8 @@ def run(
     """Register the flows of FILE and run one of them, with a backend and an agent that live as long as it takes.
 
     States and logs of the flow run are shown on standard error. Flow runs that have not finished when this flow run
-    has are cancelled. Exits with 0 if the flow run succeeded, with 1 if it did not, with 2 if it was called wrongly.
+    has are cancelled. Exits with 0 if the flow run succeeded, with 1 if it did not, with 2 if it was called
+    wrongly.
     """
     from .server import needs_server_extra
 
@@ -91,7 +93,12 @@ def run(
             if not flow_run.state.is_successful():
                 _show_failures(flow_run)
             if task_slug:
-                click.echo(_as_json(_result(flow_run, task_slug)))
+                click.echo(_as_json(flow_run.get_task_run(task_slug).get_result()))
+    except KeyboardInterrupt:
+        click.echo("Interrupted.", err=True)
+        raise SystemExit(128 + signal.SIGINT) from None
+    except InvalidArgument as error:
+        raise click.UsageError(str(error)) from error
     except (TaskRunError, AgentFailed, RegistrationFailed, DatabaseUnusable) as error:
         raise click.ClickException(str(error)) from error
     except ClientError as error:
@@ -108,20 +115,12 @@ def _show(log: FlowRunLog) -> None:
 
 def _show_failures(flow_run: FlowRunView) -> None:
     click.secho(f"Flow run {flow_run.name!r} ended in {flow_run.state!r}", fg="red", err=True)
-    for task_run in flow_run.get_all_task_runs():
-        if task_run.state.is_failed():
-            child = "" if task_run.map_index == -1 else f"[{task_run.map_index}]"
-            click.secho(f"  {task_run.task_slug}{child}: {task_run.state!r}", fg="red", err=True)
-
-
-def _result(flow_run: FlowRunView, task_slug: str) -> Any:
-    try:
-        return flow_run.get_task_run(task_slug).get_result()
-    except TaskRunError:
-        raise
-    except Exception as error:
-        # whatever comes from where it is kept, or from what it is made of
-        raise click.ClickException(f"The result of {task_slug!r} cannot be read: {error!r}") from error
+    failed = [task_run for task_run in flow_run.get_all_task_runs() if task_run.state.is_failed()]
+    # those that only followed are of interest where nothing else is to be seen
+    causes = [task_run for task_run in failed if not isinstance(task_run.state, TriggerFailed)]
+    for task_run in causes or failed:
+        child = "" if task_run.map_index == -1 else f"[{task_run.map_index}]"
+        click.secho(f"  {task_run.task_slug}{child}: {task_run.state!r}", fg="red", err=True)
 
 
 def _as_json(value: Any) -> str:

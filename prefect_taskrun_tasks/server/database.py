@@ -1,9 +1,11 @@
 """The SQLite file: one writer at a time, readers that never wait for it, and transactions that rules work on."""
 
+import fcntl
+import os
 import sqlite3
 import threading
 from contextlib import contextmanager
-from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional
+from typing import IO, Any, Dict, Iterable, Iterator, List, Mapping, Optional
 
 from sqlalchemy import Connection, Table, create_engine, event, make_url, select
 from sqlalchemy.exc import ArgumentError, DatabaseError
@@ -88,7 +90,7 @@ class Database:
             parsed = make_url(url)
         except ArgumentError as error:
             raise DatabaseUnusable(f"{url!r} is not a database URL. Give one such as sqlite:///prefect.db") from error
-        if parsed.get_backend_name() != "sqlite" or parsed.database in (None, "", ":memory:"):
+        if parsed.drivername not in ("sqlite", "sqlite+pysqlite") or parsed.database in (None, "", ":memory:"):
             raise DatabaseUnusable(
                 f"{parsed.render_as_string()!r} is not an SQLite file. Give a URL such as sqlite:///prefect.db"
             )
@@ -96,6 +98,7 @@ class Database:
         self._engine = create_engine(parsed, pool_size=CONNECTIONS + 2, max_overflow=4)
         # SQLite lets one writer in at a time; waiting here is fair and costs nothing, its own waiting polls
         self._writer = threading.Lock()
+        self._lock: Optional[IO[str]] = None
         event.listen(self._engine, "connect", _on_connect)
         event.listen(self._engine, "begin", _on_begin)
         try:
@@ -141,8 +144,30 @@ class Database:
         with self._engine.connect() as connection, connection.begin():
             yield connection
 
+    def reserve(self) -> None:
+        """Keeps other backends away from the file, until this one is closed or its process ends, however it ends.
+
+        Raises:
+            DatabaseUnusable: another backend has it.
+        """
+        # not the database file itself: closing it here would drop the locks that SQLite holds on it
+        lock = open(f"{self._engine.url.database}-lock", "a")  # noqa: SIM115 - open for as long as it is locked
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            lock.close()
+            raise DatabaseUnusable(
+                f"The database {self._engine.url.database!r} is in use by another backend. Stop that one, or name "
+                "another file."
+            ) from error
+        self._lock = lock
+
     def close(self) -> None:
         self._engine.dispose()
+        if self._lock:
+            os.unlink(self._lock.name)
+            self._lock.close()
+            self._lock = None
 
 
 def _on_connect(connection: sqlite3.Connection, record: Any) -> None:

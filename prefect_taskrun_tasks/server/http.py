@@ -1,6 +1,7 @@
 """The API over HTTP, on a socket of this machine, served from a thread or for good."""
 
 import asyncio
+import errno
 import json
 import socket
 import threading
@@ -72,6 +73,7 @@ class Backend:
         self._socket = _listen(host, port)
         try:
             self._database = Database(database_url)
+            self._database.reserve()
         except BaseException:
             self._socket.close()
             raise
@@ -152,9 +154,9 @@ def _listen(host: str, port: int) -> socket.socket:
         # requests are accepted from here on, and answered as soon as the server runs
         listening = socket.create_server((host, port), backlog=512)
     except (OSError, OverflowError) as error:
-        raise PortUnavailable(
-            f"Cannot listen on {host}:{port}: {error}. Is another backend running? Choose another port with --port."
-        ) from error
+        taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+        hint = " Is another backend running? Choose another port with --port." if taken else ""
+        raise PortUnavailable(f"Cannot listen on {host}:{port}: {error}.{hint}") from error
     # connections inherit it; without, an answer on a kept connection waits 40 ms for an acknowledgement
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listening

@@ -224,8 +224,9 @@ def test_a_required_parameter_that_is_missing_is_named(run: Run) -> None:
         (["noisy.py", "--flow", "noisy", "--param", "size"], "'size'"),
         (["noisy.py", "--flow", "noisy", "--param", 'size={"a": '], "size"),
         (["noisy.py", "--flow", "quiet"], "It has: noisy"),
+        (["noisy.py", "--flow", "noisy", "--param", "sise=2"], "has no parameter 'sise'. It has: name, size"),
     ],
-    ids=["missing file", "folder", "no flow", "no value", "half of an object", "unknown flow"],
+    ids=["missing file", "folder", "no flow", "no value", "half of an object", "unknown flow", "unknown parameter"],
 )
 def test_a_wrong_call_is_explained_and_exits_with_2(run: Run, arguments: List[str], named: str) -> None:
     process = run(*arguments)
@@ -292,7 +293,8 @@ def test_a_result_that_cannot_be_read_is_named_together_with_the_reason(
     mistakes: "subprocess.CompletedProcess[str]",
 ) -> None:
     line = mistakes.stderr.splitlines()[-1]
-    assert line.startswith("Error: The result of 'unreadable-1' cannot be read: ValueError(")
+    assert line.startswith("Error: The result of task run 'unreadable-1' of flow run ")
+    assert "ValueError(" in line
 
 
 @pytest.fixture
@@ -333,7 +335,7 @@ def _is_closed(port: int) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("number", "exit_code"), [(signal.SIGINT, 1), (signal.SIGTERM, 143)], ids=["interrupted", "terminated"]
+    ("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["interrupted", "terminated"]
 )
 def test_a_stopped_run_takes_everything_with_it_and_is_marked_as_cancelled(
     sleeping: Command, tmp_path: Path, number: int, exit_code: int

@@ -153,7 +153,7 @@ def test_a_flow_with_two_names_in_the_file_is_registered_once(local: LocalRunner
 
 
 def test_a_flow_that_was_not_registered_cannot_be_run(local: LocalRunner) -> None:
-    with pytest.raises(KeyError, match="nowhere"):
+    with pytest.raises(ValueError, match="no flow named 'nowhere'"):
         local.run("nowhere")
 
 

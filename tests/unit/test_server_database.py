@@ -204,3 +204,14 @@ def test_text_that_is_no_unicode_is_stored_with_question_marks(database: Databas
     with database.write() as tx:
         tenants.create_project(tx, stored.tenant_id(tx), "caf\udce9")
         assert stored.rows(tx, tables.project)[0]["name"] == "caf?"
+
+
+def test_a_file_that_one_backend_has_is_refused_to_another_until_it_is_closed(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'prefect.db'}"
+    first, second = Database(url), Database(url)
+    first.reserve()
+    with pytest.raises(DatabaseUnusable, match="in use by another backend"):
+        second.reserve()
+    first.close()
+    second.reserve()
+    second.close()
