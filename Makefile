@@ -9,7 +9,7 @@ CHOOSE_PYTHON = for python in $(PYTHON) python3 python3.11 python3.10 python3.9 
 	echo 'No CPython 3.8 to 3.11 with venv was found on the PATH: as python3, python3.11, python3.10, python3.9 or' \
 	'python3.8. Install one (on Debian: apt-get install python3 python3-venv), or name one: make PYTHON=/path/to/python' >&2
 
-.PHONY: demo test lint types format bench clean
+.PHONY: demo test lint types format bench docs clean
 
 ## Runs a parent flow, which runs a child flow and uses its result. Writes only below .demo.
 demo: $(VENV)/server
@@ -35,11 +35,17 @@ format: $(VENV)/develop
 bench: $(VENV)/test
 	$(BIN)/python -m benchmarks
 
+## Writes the API pages, from the docstrings.
+docs: $(VENV)/develop
+	$(BIN)/pdoc --docformat google --output-directory build/docs prefect_taskrun_tasks prefect_taskrun_tasks.errors \
+		prefect_taskrun_tasks.runner prefect_taskrun_tasks.server
+	@echo "Open build/docs/prefect_taskrun_tasks.html"
+
 clean:
 	rm -rf $(VENV) .demo .tox build *.egg-info
 
 $(BIN)/python:
-	python=$$($(CHOOSE_PYTHON)); test -n "$$python" && "$$python" -m venv $(VENV)
+	@python=$$($(CHOOSE_PYTHON)); test -n "$$python" && "$$python" -m venv $(VENV)
 
 # one file per set of dependencies says that it is installed
 $(VENV)/server: $(BIN)/python setup.cfg
