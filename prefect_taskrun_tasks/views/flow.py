@@ -26,7 +26,7 @@ _flows: "Dict[str, prefect.Flow]" = {}
 _loading = threading.Lock()
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class FlowView:
     """A frozen picture of a registered flow. Drop-in for `prefect.backend.FlowView`.
 
@@ -182,6 +182,13 @@ class FlowView:
             f"{type(self).__name__}(flow_id={self.flow_id!r}, name={self.name!r}, "
             f"project_name={self.project_name!r}, storage_type={type(self.storage).__name__})"
         )
+
+    def __eq__(self, other: Any) -> bool:
+        if not isinstance(other, FlowView):
+            return NotImplemented
+        # nothing else of a registered version can change
+        changeable = ("flow_id", "archived", "settings", "flow_group_labels")
+        return all(getattr(self, name) == getattr(other, name) for name in changeable)
 
     def __hash__(self) -> int:
         return hash(self.flow_id)

@@ -257,3 +257,11 @@ class FlowRunView:
             f"{type(self).__name__}(flow_run_id={self.flow_run_id!r}, name={self.name!r}, state={self.state!r}, "
             f"labels={self.labels!r}, cached_task_runs={len(self._task_runs)})"
         )
+
+    def __eq__(self, other: Any) -> bool:
+        if not isinstance(other, FlowRunView):
+            return NotImplemented
+        return self.flow_run_id == other.flow_run_id and self.states == other.states
+
+    def __hash__(self) -> int:
+        return hash(self.flow_run_id)

@@ -151,12 +151,14 @@ def test_task_run_views_are_equal_if_task_run_and_state_are(lib: Any) -> None:
     assert view() != "1"
 
 
-@both
-def test_flow_run_views_are_equal_only_to_themselves(lib: Any) -> None:
-    view = lib.FlowRunView(**FLOW_RUN)
-    assert view == view
-    assert view != lib.FlowRunView(**FLOW_RUN)
-    assert len({view, view}) == 1
+def test_flow_run_views_are_equal_if_flow_run_and_states_are() -> None:
+    # Prefect's are equal only to themselves
+    view = ours.FlowRunView(**FLOW_RUN)
+    assert view == ours.FlowRunView(**{**FLOW_RUN, "name": "x"})
+    assert view != ours.FlowRunView(**{**FLOW_RUN, "flow_run_id": "other"})
+    assert view != ours.FlowRunView(**{**FLOW_RUN, "states": [Success()]})
+    assert view != "1"
+    assert len({view, ours.FlowRunView(**FLOW_RUN)}) == 1
 
 
 @both
