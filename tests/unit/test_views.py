@@ -11,7 +11,6 @@ import cloudpickle
 import pendulum
 import pytest
 from implementations import PREFECT, both
-from prefect.engine.result import Result
 from prefect.engine.state import Failed, Mapped, Pending, Retrying, Running, Scheduled, Success
 from prefect.run_configs import UniversalRun
 from prefect.storage import Local
@@ -231,7 +230,6 @@ def test_only_a_mapped_task_run_can_be_iterated(lib: Any, state: Any) -> None:
     [
         (Success(), TypeError),
         (Success(result=5), ValueError),
-        (Success(result=Result(location="x")), TypeError),
         (Failed(), TypeError),
         (Failed(result=KeyError("x")), ValueError),
     ],
