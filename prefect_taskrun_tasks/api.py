@@ -9,8 +9,9 @@ from typing import Any, Dict, Iterator, List, Optional
 import prefect
 import requests
 from prefect.exceptions import AuthorizationError, ClientError
+from requests.exceptions import ChunkedEncodingError
 
-from .errors import BackendUnreachable, BadAnswer
+from .errors import AnswerCutOff, BackendUnreachable, BadAnswer
 
 Row = Dict[str, Any]
 Where = Dict[str, Any]
@@ -43,11 +44,15 @@ class _Client(prefect.Client):
         # prefect.Client._request makes a session for each request (client/client.py); a thread's first one is kept,
         # with the retries that are set up there
         kept = _connections.__dict__.setdefault("session", session)
-        return super()._send_request(kept, *args, **kwargs)
+        response = super()._send_request(kept, *args, **kwargs)
+        if not response.content.lstrip().startswith(b"{"):
+            # Prefect fails with an AttributeError at JSON that is no object
+            raise BadAnswer(response.text[:500])
+        return response
 
 
-# a process that was forked must not write to its parent's connections
-os.register_at_fork(after_in_child=_connections.__dict__.clear)
+# a process that was forked must not write to the connections of the thread that did it
+os.register_at_fork(after_in_child=lambda: _connections.__dict__.clear())
 
 
 def _ask(document: str, variables: Row, purpose: str) -> Row:
@@ -58,8 +63,6 @@ def _ask(document: str, variables: Row, purpose: str) -> Row:
         answer: Any = client.post(
             "", server=client.api_server, params={"query": document, "variables": json.dumps(variables)}
         )
-    if not isinstance(answer, dict):
-        raise BadAnswer(f"Received bad result while {purpose}: {str(answer)[:500]}")
     errors = answer.get("errors")
     if errors:
         # the two texts for which prefect.Client.graphql raises AuthorizationError
@@ -67,8 +70,12 @@ def _ask(document: str, variables: Row, purpose: str) -> Row:
         raise (AuthorizationError if unauthorized else ClientError)(errors)
     data = answer.get("data")
     if not isinstance(data, dict):
-        raise BadAnswer(f"Received bad result while {purpose}: {str(answer)[:500]}")
+        raise _bad(answer, purpose)
     return data
+
+
+def _bad(answer: Any, purpose: str) -> BadAnswer:
+    return BadAnswer(f"Received bad result while {purpose}: {str(answer)[:500]}")
 
 
 def _sought(table: str, where: Optional[Where]) -> str:
@@ -81,6 +88,7 @@ def find(
     where: Optional[Where] = None,
     order_by: Optional[Row] = None,
     fields: Optional[str] = None,
+    limit: Optional[int] = None,
 ) -> List[Row]:
     """Rows of a table of the Prefect API, all in one answer; for where there are few.
 
@@ -89,6 +97,7 @@ def find(
         where: a Hasura filter, such as ``{"id": {"_eq": "..."}}``; default: all rows.
         order_by: a Hasura order, such as ``{"map_index": "asc"}``.
         fields: what to select; default: what the table's view needs.
+        limit: how many at most; default: all.
 
     Raises:
         BackendUnreachable: no answer.
@@ -97,18 +106,19 @@ def find(
     """
     # values travel as variables, so that nothing needs escaping and a backend can keep the parsed document
     document = (
-        f"query($where: {table}_bool_exp, $order_by: [{table}_order_by!]) "
-        f"{{ {table}(where: $where, order_by: $order_by) {{ {fields or FIELDS[table]} }} }}"
+        f"query($where: {table}_bool_exp, $order_by: [{table}_order_by!], $limit: Int) "
+        f"{{ {table}(where: $where, order_by: $order_by, limit: $limit) {{ {fields or FIELDS[table]} }} }}"
     )
     sought = _sought(table, where)
-    return _rows(_ask(document, {"where": where, "order_by": order_by}, sought), table, sought)
+    return _rows(_ask(document, {"where": where, "order_by": order_by, "limit": limit}, sought), table, sought)
 
 
 def pages(table: str, where: Where, by: str = "id", fields: Optional[str] = None) -> Iterator[List[Row]]:
     """All rows of a table that fit, in pages of at most 500; for where there may be many.
 
-    The first answer also counts them, so that the last page is known, also when the backend gives fewer rows at once
-    than it was asked for. N rows take N / 500 requests, rounded up.
+    The first answer also counts them, and so does what should be the last one, for rows that came since. So the last
+    page is known, also when the backend gives fewer rows at once than it was asked for, and N rows take N / 500
+    requests, rounded up.
 
     Args:
         table: such as ``"task_run"``.
@@ -122,29 +132,41 @@ def pages(table: str, where: Where, by: str = "id", fields: Optional[str] = None
     sought = _sought(table, where)
     select = f"{table}(where: $where, order_by: {{{by}: asc}}, limit: {PAGE}) {{ {fields or FIELDS[table]} }}"
     count = f"{table}_aggregate(where: $where) {{ aggregate {{ count }} }}"
-    data = _ask(f"query($where: {table}_bool_exp) {{ {select} {count} }}", {"where": where}, sought)
-    page = _rows(data, table, sought)
-    missing = data[f"{table}_aggregate"]["aggregate"]["count"]
-    while page:
+    after, left = where, 0
+    while True:
+        # not in every answer: the more there are, the more it costs the backend
+        is_counted = left <= PAGE
+        document = f"query($where: {table}_bool_exp) {{ {select} {count if is_counted else ''} }}"
+        data = _ask(document, {"where": after}, sought)
+        page = _rows(data, table, sought)
+        if is_counted:
+            left = _count(data, table, sought)
+        if not page:
+            return
         yield page
-        missing -= len(page)
-        if missing <= 0:
+        left -= len(page)
+        if left <= 0:
             return
         after = {"_and": [where, {by: {"_gt": page[-1][by]}}]}
-        data = _ask(f"query($where: {table}_bool_exp) {{ {select} }}", {"where": after}, sought)
-        page = _rows(data, table, sought)
 
 
 def _rows(data: Row, table: str, purpose: str) -> List[Row]:
     rows = data.get(table)
-    if not isinstance(rows, list):
-        raise BadAnswer(f"Received bad result while {purpose}: {str(data)[:500]}")
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise _bad(data, purpose)
     return rows
+
+
+def _count(data: Row, table: str, purpose: str) -> int:
+    try:
+        return int(data[f"{table}_aggregate"]["aggregate"]["count"])
+    except (KeyError, TypeError) as error:
+        raise _bad(data, purpose) from error
 
 
 @contextmanager
 def _reaching(client: prefect.Client, purpose: str) -> Iterator[None]:
-    """Says what for the Prefect API was asked when it does not answer. A bad answer is left to Prefect's own errors."""
+    """Says what for the Prefect API was asked when it does not answer, or not with an answer."""
     try:
         yield
     except requests.ConnectionError as error:
@@ -152,6 +174,20 @@ def _reaching(client: prefect.Client, purpose: str) -> Iterator[None]:
             f"The Prefect API at {client.api_server} did not answer while {purpose}: {error}. Is the backend running, "
             "and are PREFECT__BACKEND and PREFECT__SERVER__ENDPOINT set for it?"
         ) from error
+    except ChunkedEncodingError as error:
+        raise AnswerCutOff(f"The answer was cut off while {purpose}: {error}") from error
+    except BadAnswer as error:
+        raise _bad(error, purpose) from error
+    except AttributeError as error:
+        # Prefect's client takes what it has asked for out of an answer without a look whether it is there
+        raise _bad(error, purpose) from error
+    except AuthorizationError:
+        raise
+    except ClientError as error:
+        # Prefect's words for a body that is not JSON, "Malformed response received from API.", do not show it
+        if isinstance(error.__cause__, json.JSONDecodeError):
+            raise _bad(error.__cause__.doc, purpose) from error
+        raise
 
 
 def create_flow_run(name: str, **options: Any) -> str:

@@ -6,9 +6,11 @@ clauses keep working::
     +-- WrongType             TypeError, ValueError      an argument of the wrong type
     +-- InvalidArgument       ValueError                 an argument that cannot be meant
     +-- BackendUnreachable    requests.ConnectionError   no answer from the Prefect API
-    +-- BadAnswer             ValueError                 an answer that is none
+    +-- BadAnswer             ValueError, ClientError    an answer that is none
+    |   +-- AnswerCutOff      ChunkedEncodingError       an answer that ends too early
     +-- NotFound              ValueError                 no such flow, flow run or task run
     +-- Ambiguous             ValueError                 more than one where one was meant
+    +-- NotMapped             TypeError                  children were asked for of a task run that has none
     +-- NotFinished           ValueError                 the run has not finished, so there is no result yet
     +-- WaitTimeout           RuntimeError               the run did not finish in time
     +-- ResultUnavailable
@@ -22,6 +24,8 @@ clauses keep working::
 """
 
 import requests
+from prefect.exceptions import ClientError
+from requests.exceptions import ChunkedEncodingError
 
 
 class TaskRunError(Exception):
@@ -40,8 +44,13 @@ class BackendUnreachable(TaskRunError, requests.ConnectionError):
     """The Prefect API does not answer."""
 
 
-class BadAnswer(TaskRunError, ValueError):
+class BadAnswer(TaskRunError, ClientError, ValueError):
     """The Prefect API answered with something that is not an answer."""
+
+
+# in this order, so that it is set up as an error of requests
+class AnswerCutOff(ChunkedEncodingError, BadAnswer):
+    """The Prefect API's answer ended before it was complete."""
 
 
 class NotFound(TaskRunError, ValueError):
@@ -50,6 +59,10 @@ class NotFound(TaskRunError, ValueError):
 
 class Ambiguous(TaskRunError, ValueError):
     """More than one fits where one was meant."""
+
+
+class NotMapped(TaskRunError, TypeError):
+    """The task run is not that of a mapped task."""
 
 
 class NotFinished(TaskRunError, ValueError):

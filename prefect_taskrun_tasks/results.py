@@ -1,13 +1,14 @@
 """From a task run's state to the value that the task returned."""
 
 import json
+import pickle
 import threading
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from copy import copy
 from functools import lru_cache
 from itertools import islice
-from typing import Any, Callable, Deque, Dict, Iterable, Iterator, List, NamedTuple, Optional, Type, TypeVar
+from typing import Any, Callable, Deque, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple, Type, TypeVar
 
 import prefect
 from prefect.engine import state as prefect_states
@@ -38,6 +39,12 @@ LARGEST_CHUNK = 32
 
 #: Results that keep bytes somewhere, and leave it to a serializer what they mean
 _BYTES_RESULTS = (LocalResult, S3Result, GCSResult, AzureResult)
+
+
+_WITHOUT_THE_FLOW = (
+    "The task's own `Result` cannot be had from its flow either; pass `result=`, if that says more about how to reach "
+    "the store than the state does."
+)
 
 
 class _Raise:
@@ -121,8 +128,10 @@ class Loader:
         self._result = result
         self._serializer = serializer
         self._task_result = task_result
-        self._found: List[Optional[Result]] = []
+        self._own: Optional[Tuple[Optional[Result], Optional[Exception]]] = None
         self._finding = threading.Lock()
+        #: a result, and what reads its bytes
+        self._reader: Tuple[Optional[Result], Optional[Result]] = (None, None)
 
     def load(self, stored: Stored) -> Any:
         """The value.
@@ -134,7 +143,10 @@ class Loader:
         if isinstance(result, (ConstantResult, SecretResult)) and not self._result:
             # the value of the one and the task of the other are in the flow only
             result = self._own_result(stored, "its value is part of the flow")
-        if location is None and not isinstance(result, (ConstantResult, SecretResult)):
+        if location is None and isinstance(result, (ConstantResult, SecretResult)):
+            # the state has none; that of a SecretResult is the name of the secret
+            location = result.location
+        elif location is None:
             location = self._result.location if self._result else None
             if location is None:
                 raise _missing(stored)
@@ -142,21 +154,49 @@ class Loader:
         if type(result) is Result:
             # what Prefect makes of a class that it does not know, in serialization/result.py CustomResultSchema
             result = self._own_result(stored, "it was kept by a `Result` class that is not one of Prefect's")
-        if isinstance(result, _BYTES_RESULTS):
-            return self._decode(stored, result, _read(stored, _as_bytes(result), location))
+        # exactly these: a class made from one of them may read in its own way
+        if type(result) in _BYTES_RESULTS:
+            return self._decode(stored, result, self._read_bytes(stored, result, location))
         if self._serializer:
             result = copy(result)
             result.serializer = self._serializer
         return _read(stored, result, location)
 
+    def _read_bytes(self, stored: Stored, result: Result, location: Optional[str]) -> Any:
+        try:
+            return _read(stored, self._as_bytes(result), location)
+        except ResultUnreadable as error:
+            if self._result or isinstance(result, LocalResult):
+                raise
+            # the state leaves out how to reach the store: credentials, region, endpoint
+            try:
+                own = self._own_result(stored, "see above")
+            except UnknownResultType:
+                raise type(error)(f"{error}. {_WITHOUT_THE_FLOW}") from error.__cause__
+            if own is result or type(own) is not type(result):
+                raise
+            reader = _as_bytes(own)
+            value = _read(stored, reader, location)
+            self._reader = (result, reader)
+            return value
+
+    def _as_bytes(self, result: Result) -> Result:
+        # one for many reads, because it holds the connection to the store
+        of, reader = self._reader
+        if reader is None or of is not result:
+            reader = _as_bytes(result)
+            self._reader = (result, reader)
+        return reader
+
     def _decode(self, stored: Stored, result: Result, value: bytes) -> Any:
         serializer = self._serializer or result.serializer
+        # the state does not name the task's serializer: Prefect's serialization/result.py leaves it out
+        is_known = self._serializer or self._result or type(serializer) is not PickleSerializer
         try:
-            return serializer.deserialize(value)
+            return serializer.deserialize(value) if is_known else _unpickle(value)
         except Exception as error:
-            if self._serializer or self._result or type(serializer) is not PickleSerializer:
+            if is_known:
                 raise _corrupt(stored, serializer, error) from error
-            # the state does not name the task's serializer: Prefect's serialization/result.py leaves it out
             own = self._own_result(
                 stored, f"it cannot be decoded with {type(serializer).__name__} ({error})"
             ).serializer
@@ -167,18 +207,23 @@ class Loader:
             except Exception as own_error:
                 raise _corrupt(stored, own, own_error) from own_error
 
-    def _own_result(self, stored: Stored, why: str) -> Result:
+    def _find_own(self) -> Tuple[Optional[Result], Optional[Exception]]:
         try:
-            with self._finding:
-                if not self._found:
-                    self._found.append(self._task_result() if self._task_result else None)
+            return (self._task_result() if self._task_result else None), None
         except Exception as error:
+            return None, error
+
+    def _own_result(self, stored: Stored, why: str) -> Result:
+        with self._finding:
+            if self._own is None:
+                self._own = self._find_own()
+            found, error = self._own
+        if error:
             raise UnknownResultType(
                 f"The result of {stored.task_run} cannot be loaded: {why}, and the flow could not be loaded from its "
                 f"storage to see how the task keeps results: {error!r}. Pass `result=` (the task's `Result`) or "
                 "`serializer=` to say so."
             ) from error
-        found = self._found[0]
         if found is None:
             raise UnknownResultType(
                 f"The result of {stored.task_run} cannot be loaded: {why}, and neither the task nor its flow has a "
@@ -188,9 +233,25 @@ class Loader:
 
 
 def _as_bytes(result: Result) -> Result:
-    raw = copy(result)
-    raw.serializer = _Bytes()
-    return raw
+    """The same, but leaves bytes as they are."""
+    # not `copy`, which leaves out the connection to the store
+    reader: Result = object.__new__(type(result))
+    reader.__dict__.update(result.__dict__, serializer=_Bytes())
+    return reader
+
+
+def _unpickle(value: bytes) -> Any:
+    # PickleSerializer takes whatever is no pickle for one in base64, as which old versions of Prefect wrote them; some
+    # texts in JSON then turn out to be a number or None. Those pickles begin with 0x80 and a small number.
+    return PickleSerializer().deserialize(value) if value.startswith(b"gA") else pickle.loads(value)
+
+
+def _is_missing(error: Exception) -> bool:
+    """Whether a store says that nothing is there, in the words of files, of S3, of GCS or of Azure."""
+    response = getattr(error, "response", None)
+    s3 = response.get("Error", {}).get("Code") if isinstance(response, dict) else None
+    gcs, azure = getattr(error, "code", None), getattr(error, "status_code", None)
+    return isinstance(error, FileNotFoundError) or s3 in ("404", "NoSuchKey") or 404 in (gcs, azure)
 
 
 def _read(stored: Stored, result: Result, location: Optional[str]) -> Any:
@@ -200,7 +261,7 @@ def _read(stored: Stored, result: Result, location: Optional[str]) -> Any:
     except ResultUnavailable:
         raise
     except Exception as error:
-        kind = ResultMissing if isinstance(error, FileNotFoundError) else ResultUnreadable
+        kind = ResultMissing if _is_missing(error) else ResultUnreadable
         raise kind(
             f"The result of {stored.task_run} cannot be read by {type(result).__name__} from {location!r}: {error!r}"
         ) from error
@@ -231,6 +292,16 @@ def _corrupt(stored: Stored, serializer: Serializer, error: Exception) -> Result
     )
 
 
+def _until_failure(values: Iterable[T]) -> Tuple[List[T], Optional[Exception]]:
+    got: List[T] = []
+    try:
+        for value in values:
+            got.append(value)
+    except Exception as error:
+        return got, error
+    return got, None
+
+
 def in_order(work: Callable[[T], U], items: Iterable[T], workers: int, expected: int = 0) -> Iterator[U]:
     """``map(work, items)`` on several threads: values in order, the first failure raised in its place.
 
@@ -240,29 +311,31 @@ def in_order(work: Callable[[T], U], items: Iterable[T], workers: int, expected:
         workers: how many threads.
         expected: about how many items there are, if that is known.
     """
-    if workers < 1:
-        raise ValueError(f"At least one worker is needed, not {workers}.")
     size = max(1, min(LARGEST_CHUNK, expected // (workers * 8)))
     iterator = iter(items)
     # Prefect's context belongs to a thread, and holds secrets that results may need
     context = {name: value for name, value in prefect.context.items() if name != "config"}
 
-    def run(chunk: List[T]) -> List[U]:
+    def run(chunk: List[T], then: Optional[Exception]) -> Tuple[List[U], Optional[Exception]]:
         with prefect.context(context):
-            return [work(item) for item in chunk]
+            values, failure = _until_failure(map(work, chunk))
+        return values, failure or then
 
     with ThreadPoolExecutor(workers, thread_name_prefix="result") as threads:
-        running: Deque[Future[List[U]]] = deque()
+        running: Deque[Future[Tuple[List[U], Optional[Exception]]]] = deque()
+        is_more = True
         try:
             while True:
-                while len(running) < 2 * workers:
-                    chunk = list(islice(iterator, size))
-                    if not chunk:
-                        break
-                    running.append(threads.submit(run, chunk))
+                while is_more and len(running) < 2 * workers:
+                    chunk, failure = _until_failure(islice(iterator, size))
+                    is_more = len(chunk) == size
+                    running.append(threads.submit(run, chunk, failure))
                 if not running:
                     return
-                yield from running.popleft().result()
+                values, failure = running.popleft().result()
+                yield from values
+                if failure:
+                    raise failure
         finally:
             for future in running:
                 future.cancel()

@@ -13,6 +13,7 @@ from contextlib import ExitStack, nullcontext, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any, Callable, ContextManager, Dict, List, Mapping, Optional, Sequence, Tuple
 
+import pendulum
 import prefect
 from prefect.engine.state import Cancelled
 from prefect.utilities.configuration import set_temporary_config
@@ -38,8 +39,9 @@ class AgentFailed(Exception):
 class LocalRunner:
     """An embedded backend and a Prefect local agent, both of which stop when the block ends.
 
-    Within the block this process's Prefect talks to that backend. Flow runs that are unfinished when it ends are
-    stopped and marked as Cancelled. Needs the extra ``[server]``.
+    Within the block this process's Prefect talks to that backend. Flow runs that were started or created in it and are
+    unfinished when it ends are stopped and marked as Cancelled. Needs the extra ``[server]``. While it lasts, anybody
+    on this machine can run code through it: it listens on 127.0.0.1 without authentication.
 
     Args:
         database_url: where the backend keeps everything, such as ``sqlite:///prefect.db``; default: a temporary file.
@@ -73,7 +75,7 @@ class LocalRunner:
             #: the embedded backend
             self.backend = stack.enter_context(Backend(database_url, port=self._port, agent_addresses=[address]))
             stack.enter_context(set_temporary_config(settings(self.backend.url)))
-            stack.callback(_cancel_unfinished)
+            stack.callback(_cancel_unfinished, pendulum.now("utc").isoformat())
             self._agent = stack.enter_context(
                 _AgentProcess(address, self._agent_environment(), directory / "agent.log")
             )
@@ -88,6 +90,14 @@ class LocalRunner:
         """This process's environment, with the variables that point other processes' Prefect at the backend."""
         variables = {f"PREFECT__{k.upper().replace('.', '__')}": v for k, v in settings(self.backend.url).items()}
         return {**os.environ, **variables}
+
+    def get_flow(self, flow_name: str) -> prefect.Flow:
+        """A flow that was registered here.
+
+        Raises:
+            KeyError: there is none of that name.
+        """
+        return self._flows[flow_name][1]
 
     def _configured(self) -> ContextManager[Any]:
         """This process's Prefect talks to this backend, also within the block of another one."""
@@ -121,9 +131,10 @@ class LocalRunner:
             prefect.Client().create_project(project_name)
             for flow in flows:
                 try:
-                    # the flow as it is now is stored, with a result location for its tasks; its schedule is not for
-                    # a backend that is there for one run
-                    flow_id = flow.register(project_name, set_schedule_active=False, no_url=True)
+                    # the flow as it is now is stored, with a result location for its tasks; its schedule stays as it
+                    # is, which in a new database is inactive
+                    is_active = _is_schedule_active(flow.name, project_name)
+                    flow_id = flow.register(project_name, set_schedule_active=is_active, no_url=True)
                 except Exception as error:
                     raise RegistrationFailed(
                         f"The flow {flow.name!r} of {path} cannot be registered: {error}"
@@ -149,20 +160,15 @@ class LocalRunner:
 
         Raises:
             NotFound: no flow of that name was registered here (a `ValueError`).
-            InvalidArgument: the flow has no such parameter (a `ValueError`). The backend would not mind.
+            InvalidArgument: the flow needs another parameter, or has none of that name, which the backend would not
+                mind (a `ValueError`).
             AgentFailed: the agent has ended.
             prefect.exceptions.ClientError: the backend refused, for example because a required parameter is missing.
         """
         if flow_name not in self._flows:
             raise NotFound(f"There is no flow named {flow_name!r}. Registered are: {', '.join(self._flows)}")
         flow_id, flow = self._flows[flow_name]
-        known = sorted(parameter.name for parameter in flow.parameters())
-        unknown = sorted(set(parameters or ()) - set(known))
-        if unknown:
-            raise InvalidArgument(
-                f"Flow {flow_name!r} has no parameter {', '.join(map(repr, unknown))}. "
-                + (f"It has: {', '.join(known)}" if known else "It has none.")
-            )
+        _check_parameters(flow, dict(parameters or {}))
         with self._configured():
             flow_run_id = api.create_flow_run(flow_name, flow_id=flow_id, parameters=dict(parameters or {}))
             for log in watch_flow_run(flow_run_id, before_poll=self._agent.check):
@@ -184,8 +190,29 @@ def _flows_of(path: str) -> List[prefect.Flow]:
     # a flow may have several names in the file; flows compare by their tasks, so they are told apart by identity
     flows = list({id(value): value for value in namespace.values() if isinstance(value, prefect.Flow)}.values())
     if not flows:
-        raise RegistrationFailed(f"There is no flow in {path}.")
+        raise RegistrationFailed(
+            f"There is no flow in {path}. A flow must have a name at the top of the file, as in: "
+            "with Flow(...) as flow:"
+        )
     return flows
+
+
+def _check_parameters(flow: prefect.Flow, given: Dict[str, Any]) -> None:
+    known = {parameter.name: parameter.required for parameter in flow.parameters()}
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        raise InvalidArgument(
+            f"Flow {flow.name!r} has no parameter {', '.join(map(repr, unknown))}. "
+            + (f"It has: {', '.join(sorted(known))}" if known else "It has none.")
+        )
+    missing = sorted(name for name, is_required in known.items() if is_required and name not in given)
+    if missing:
+        raise InvalidArgument(f"Flow {flow.name!r} needs the parameter {', '.join(map(repr, missing))}.")
+
+
+def _is_schedule_active(flow_name: str, project_name: str) -> bool:
+    where = {"name": {"_eq": flow_name}, "archived": {"_eq": False}, "project": {"name": {"_eq": project_name}}}
+    return any(row["is_schedule_active"] for row in api.find("flow", where, fields="is_schedule_active"))
 
 
 def settings(url: str) -> Dict[str, str]:
@@ -204,11 +231,17 @@ def _free_port() -> int:
         return int(free.getsockname()[1])
 
 
-def _cancel_unfinished() -> None:
-    """Marks flow runs as Cancelled whose processes have been stopped."""
+def _cancel_unfinished(since: str) -> None:
+    """Marks flow runs as Cancelled whose processes have been stopped, or that were to be run from here."""
+    started = {"state": {"_in": ["Submitted", "Running", "Cancelling"]}}
+    # what a schedule asks for was there before, or will be asked for again
+    waiting = {
+        "state": {"_in": ["Scheduled", "Pending", "Queued", "Paused", "Resume", "Retrying"]},
+        "created": {"_gte": since},
+        "auto_scheduled": {"_eq": False},
+    }
     client = prefect.Client()
-    finished = ["Success", "Failed", "Cancelled", "TimedOut", "Finished", "Skipped", "Cached", "Looped", "Mapped"]
-    for row in api.find("flow_run", {"state": {"_nin": finished}}, fields="id name state"):
+    for row in api.find("flow_run", {"_or": [started, waiting]}, fields="id name state"):
         print(f"Stopped flow run {row['name']!r} ({row['id']}), which was {row['state']}.", file=sys.stderr)
         client.set_flow_run_state(row["id"], Cancelled("Stopped together with the backend and agent that ran it."))
 

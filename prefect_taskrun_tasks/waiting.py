@@ -6,7 +6,7 @@ from time import monotonic
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Set
 
 import pendulum
-from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_exponential
+from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, stop_never, wait_exponential
 from tenacity.wait import wait_base
 
 from . import api
@@ -23,7 +23,10 @@ SLOWEST_POLL = 10.0
 AGENT_WARNING, NEXT_AGENT_WARNING = 15.0, 30.0
 
 #: Logs reach the backend later than their time says, and not in order: a flow run uploads every 5 s
-LATEST_LOG = timedelta(seconds=60)
+LATEST_LOG = timedelta(seconds=30)
+
+#: Seconds between two looks at the logs
+LOG_INTERVAL = 1.0
 
 #: Seconds for which the last logs of a finished flow run are awaited: its process uploads them as it exits
 LAST_LOGS = 2.0
@@ -38,14 +41,14 @@ def _poll_interval(slowest: float) -> wait_base:
 
 
 def wait_until_finished(
-    flow_run: FlowRunView, poll_time: float = SLOWEST_POLL, max_duration: timedelta = LONGEST_WAIT
+    flow_run: FlowRunView, poll_time: float = SLOWEST_POLL, max_duration: Optional[timedelta] = LONGEST_WAIT
 ) -> FlowRunView:
     """Blocks until a flow run has finished.
 
     Args:
         flow_run: a view of it, which may be old.
         poll_time: seconds between two polls at most; they start closer together.
-        max_duration: how long to wait at most.
+        max_duration: how long to wait at most; None for without end.
 
     Returns:
         A view of the finished flow run.
@@ -58,7 +61,7 @@ def wait_until_finished(
     poll = Retrying(
         retry=retry_if_result(lambda latest: not latest.state.is_finished()),
         wait=_poll_interval(poll_time),
-        stop=stop_after_delay(max_duration),
+        stop=stop_never if max_duration is None else stop_after_delay(max_duration),
     )
     try:
         finished: FlowRunView = poll(flow_run.get_latest)
@@ -67,7 +70,7 @@ def wait_until_finished(
     return finished
 
 
-def _timed_out(flow_run: FlowRunView, waited: timedelta) -> WaitTimeout:
+def _timed_out(flow_run: FlowRunView, waited: Optional[timedelta]) -> WaitTimeout:
     return WaitTimeout(
         f"Flow run {flow_run.flow_run_id} ({flow_run.name!r}) has not finished within {waited} and was left in state "
         f"{flow_run.state}."
@@ -151,6 +154,7 @@ class _Watch:
         self._logs: Set[FlowRunLog] = set()
         self._since: Optional[pendulum.DateTime] = None
         self._next_agent_warning = monotonic() + AGENT_WARNING
+        self._next_logs = monotonic()
 
     def poll(self) -> List[FlowRunLog]:
         """Asks once, for what is new."""
@@ -158,7 +162,8 @@ class _Watch:
         news: List[FlowRunLog] = []
         if self._stream_states:
             news += self._new_states() + self._agent_warning()
-        if self._stream_logs:
+        if self._stream_logs and (monotonic() >= self._next_logs or self.flow_run.state.is_finished()):
+            self._next_logs = monotonic() + LOG_INTERVAL
             news += self.new_logs()
         return sorted(news)
 

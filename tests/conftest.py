@@ -24,7 +24,7 @@ from prefect_taskrun_tasks.server import Backend
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
-def eventually(condition: Callable[[], Any], seconds: float = 20) -> Any:
+def eventually(condition: Callable[[], Any], seconds: float = 60) -> Any:
     """What `condition` returns as soon as it is true; fails if that takes longer than `seconds`."""
     poll = Retrying(retry=retry_if_result(lambda it: not it), wait=wait_fixed(0.05), stop=stop_after_delay(seconds))
     return poll(condition)

@@ -8,10 +8,9 @@ import sys
 from typing import Any, Dict, Optional, Tuple
 
 import click
-from prefect.engine.state import TriggerFailed
 
 from ..errors import InvalidArgument, TaskRunError
-from ..views import FlowRunLog, FlowRunView
+from ..views import FlowRunLog
 
 EPILOG = """\b
 Examples:
@@ -39,7 +38,7 @@ def _parameters(context: click.Context, option: click.Parameter, values: Tuple[s
         raise click.BadParameter(str(error)) from error
 
 
-@click.command(epilog=EPILOG)
+@click.command(epilog=EPILOG, short_help="Register the flows of a file and run one of them.")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False))
 @click.option("--flow", "flow_name", required=True, help="Name of the flow to run.")
 @click.option(
@@ -54,7 +53,8 @@ def _parameters(context: click.Context, option: click.Parameter, values: Tuple[s
     "--result",
     "task_slug",
     metavar="SLUG",
-    help="Print the result of this task of the flow run, as JSON, alone on standard output.",
+    help="Print the result of this task of the flow run, as JSON (values that JSON does not have: as their repr), "
+    "alone on standard output.",
 )
 @click.option("--project", default="default", show_default=True, help="Project to register the flows in.")
 @click.option(
@@ -89,9 +89,12 @@ def run(
             names = local.register(file, project)
             if flow_name not in names:
                 raise click.UsageError(f"There is no flow named {flow_name!r} in {file}. It has: {', '.join(names)}")
+            slugs = sorted(local.get_flow(flow_name).slugs.values())
+            if task_slug and task_slug not in slugs:
+                raise click.UsageError(f"Flow {flow_name!r} has no task {task_slug!r}. It has: {', '.join(slugs)}")
             flow_run = local.run(flow_name, parameters, on_log=_show)
             if not flow_run.state.is_successful():
-                _show_failures(flow_run)
+                click.secho(flow_run.explain_failure(), fg="red", err=True)
             if task_slug:
                 click.echo(_as_json(flow_run.get_task_run(task_slug).get_result()))
     except KeyboardInterrupt:
@@ -111,16 +114,6 @@ def _show(log: FlowRunLog) -> None:
     color = {logging.WARNING: "yellow", logging.ERROR: "red", logging.CRITICAL: "red"}.get(log.level)
     time = log.timestamp.in_tz("local")
     click.secho(f"{time:%H:%M:%S} | {logging.getLevelName(log.level):<7} | {log.message}", fg=color, err=True)
-
-
-def _show_failures(flow_run: FlowRunView) -> None:
-    click.secho(f"Flow run {flow_run.name!r} ended in {flow_run.state!r}", fg="red", err=True)
-    failed = [task_run for task_run in flow_run.get_all_task_runs() if task_run.state.is_failed()]
-    # those that only followed are of interest where nothing else is to be seen
-    causes = [task_run for task_run in failed if not isinstance(task_run.state, TriggerFailed)]
-    for task_run in causes or failed:
-        child = "" if task_run.map_index == -1 else f"[{task_run.map_index}]"
-        click.secho(f"  {task_run.task_slug}{child}: {task_run.state!r}", fg="red", err=True)
 
 
 def _as_json(value: Any) -> str:

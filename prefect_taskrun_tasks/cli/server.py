@@ -21,12 +21,13 @@ def needs_server_extra() -> Iterator[None]:
         ) from error
 
 
-@click.group()
+@click.group(short_help="The embedded backend by itself.")
 def server() -> None:
     """The embedded backend: Prefect Server's API on SQLite, without Docker."""
 
 
 @server.command(
+    short_help="Start the backend, and serve until interrupted.",
     epilog="""\b
 Examples:
     $ prefect-taskrun server start
@@ -35,7 +36,7 @@ Examples:
     With an agent that is told of new flow runs at once
     $ prefect-taskrun server start --agent-address http://127.0.0.1:8081
     $ prefect agent local start --agent-address http://127.0.0.1:8081
-"""
+""",
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=4200, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")

@@ -16,6 +16,9 @@ from .clock import now
 #: Version of the tables, kept in the file's ``PRAGMA user_version``
 SCHEMA_VERSION = 1
 
+#: For `NULLS LAST`
+OLDEST_SQLITE = (3, 30)
+
 #: Requests that are worked on at once; each may hold one connection
 CONNECTIONS = 8
 
@@ -94,7 +97,11 @@ class Database:
             raise DatabaseUnusable(
                 f"{parsed.render_as_string()!r} is not an SQLite file. Give a URL such as sqlite:///prefect.db"
             )
-        self.url = url
+        if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+            raise DatabaseUnusable(f"SQLite {sqlite3.sqlite_version} is too old: {OLDEST_SQLITE} is needed.")
+        # the same for every name of the file, and wherever this process changes to
+        self._path = os.path.realpath(str(parsed.database))
+        parsed = parsed.set(database=self._path)
         self._engine = create_engine(parsed, pool_size=CONNECTIONS + 2, max_overflow=4)
         # SQLite lets one writer in at a time; waiting here is fair and costs nothing, its own waiting polls
         self._writer = threading.Lock()
@@ -105,7 +112,7 @@ class Database:
             self._create()
         except DatabaseError as error:
             raise DatabaseUnusable(
-                f"The database {parsed.database!r} cannot be used: {error.orig}. Is it an SQLite file, in a folder "
+                f"The database {self._path!r} cannot be used: {error.orig}. Is it an SQLite file, in a folder "
                 "that exists and may be written to?"
             ) from error
 
@@ -114,13 +121,13 @@ class Database:
             version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
             if version > SCHEMA_VERSION:
                 raise DatabaseUnusable(
-                    f"The database {self._engine.url.database!r} has schema version {version}, this package knows "
+                    f"The database {self._path!r} has schema version {version}, this package knows "
                     f"versions up to {SCHEMA_VERSION}. Update prefect-taskrun-tasks, or name another file."
                 )
             if version == 0:
                 if connection.exec_driver_sql("SELECT count(*) FROM sqlite_master").scalar_one():
                     raise DatabaseUnusable(
-                        f"The database {self._engine.url.database!r} belongs to another program. Name another file."
+                        f"The database {self._path!r} belongs to another program. Name another file."
                     )
                 tables.metadata.create_all(connection)
                 connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
@@ -151,21 +158,20 @@ class Database:
             DatabaseUnusable: another backend has it.
         """
         # not the database file itself: closing it here would drop the locks that SQLite holds on it
-        lock = open(f"{self._engine.url.database}-lock", "a")  # noqa: SIM115 - open for as long as it is locked
+        lock = open(f"{self._path}-lock", "a")  # noqa: SIM115 - open for as long as it is locked
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             lock.close()
             raise DatabaseUnusable(
-                f"The database {self._engine.url.database!r} is in use by another backend. Stop that one, or name "
-                "another file."
+                f"The database {self._path!r} is in use by another backend. Stop that one, or name another file."
             ) from error
         self._lock = lock
 
     def close(self) -> None:
         self._engine.dispose()
         if self._lock:
-            os.unlink(self._lock.name)
+            # the file stays: one that is removed could be locked by one backend, and made anew by another
             self._lock.close()
             self._lock = None
 

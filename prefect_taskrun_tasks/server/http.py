@@ -80,7 +80,9 @@ class Backend:
         self._poker = Poker(agent_addresses)
         self._services = Services(self._database, self._poker.poke)
         self._api = Api(self._database, self._poker.poke)
-        self._workers = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="request")
+        # writing goes one by one anyway; with threads of its own, reading never waits for it
+        self._readers = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="read")
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="write")
         #: the address to give to Prefect
         self.url = f"http://{host}:{self._socket.getsockname()[1]}"
         config = uvicorn.Config(
@@ -99,7 +101,8 @@ class Backend:
             yield
             self._services.stop()
             self._poker.stop()
-            self._workers.shutdown()
+            self._readers.shutdown()
+            self._writer.shutdown()
             self._database.close()
 
         routes = [
@@ -132,7 +135,9 @@ class Backend:
         def answer() -> Response:
             return _json(*self._api.answer(bytes(body), request.headers))
 
-        return await loop.run_in_executor(self._workers, answer)
+        # a query that only looks like a mutation is answered all the same
+        workers = self._writer if b"mutation" in body else self._readers
+        return await loop.run_in_executor(workers, answer)
 
     def serve(self) -> None:
         """Serves until the process is told to stop (SIGINT, SIGTERM)."""
@@ -141,6 +146,10 @@ class Backend:
     def __enter__(self) -> "Backend":
         self._thread = threading.Thread(target=self.serve, name="backend", daemon=True)
         self._thread.start()
+        while not self._server.started:
+            self._thread.join(0.01)
+            if not self._thread.is_alive():
+                raise RuntimeError("The backend has ended while it was starting. Its log says why.")
         return self
 
     def __exit__(self, *error: Any) -> None:

@@ -67,6 +67,7 @@ def parent(
     hidden: bool = False,
     nullable: bool = False,
     ondelete: str = "CASCADE",
+    index: bool = True,
 ) -> "Column[Any]":
     """A foreign key to `table`, which is the relationship `name` here (unless `hidden`) and `reverse` there."""
     name = name or table
@@ -75,13 +76,14 @@ def parent(
         Uuid,
         ForeignKey(f"{table}.id", ondelete=ondelete),
         nullable=nullable,
-        index=True,
+        index=index,
         info={"name": None if hidden else name, "reverse": reverse},
     )
 
 
 def tenant_id(reverse: Optional[str] = None, hidden: bool = False) -> "Column[Any]":
-    return parent("tenant", reverse=reverse, hidden=hidden, nullable=True)
+    # no index: nearly all rows have the same, and SQLite would go by it instead of by one that tells rows apart
+    return parent("tenant", reverse=reverse, hidden=hidden, nullable=True, index=False)
 
 
 def json(name: str, default: Any = None) -> "Column[Any]":
@@ -258,8 +260,8 @@ flow_run_state = stored(
 task_run = stored(
     "task_run",
     tenant_id(),
-    parent("flow_run", reverse="task_runs"),
-    parent("task", reverse="task_runs"),
+    parent("flow_run", reverse="task_runs", index=False),
+    parent("task", reverse="task_runs", index=False),
     Column("map_index", Integer, nullable=False, default=-1),
     *run_columns(),
     Column("cache_key", Words, index=True),
@@ -276,7 +278,7 @@ task_run_state = stored(
 log = stored(
     "log",
     tenant_id(hidden=True),
-    parent("flow_run", reverse="logs", hidden=True, nullable=True),
+    parent("flow_run", reverse="logs", hidden=True, nullable=True, index=False),
     parent("task_run", reverse="logs", hidden=True, nullable=True),
     Column("timestamp", Timestamp, nullable=False),
     Column("name", Words),
@@ -299,3 +301,9 @@ Index("ix_flow_run_state_start_time", flow_run.c.state, flow_run.c.state_start_t
 Index("ix_task_run_state_start_time", task_run.c.state, task_run.c.state_start_time)
 Index("ix_flow_run_created", flow_run.c.created)
 Index("ix_log_flow_run_timestamp", log.c.flow_run_id, log.c.timestamp)
+# pages go by id, and children by map index
+Index("ix_log_flow_run_page", log.c.flow_run_id, log.c.id)
+Index("ix_task_run_page", task_run.c.flow_run_id, task_run.c.id)
+Index("ix_task_run_map_index", task_run.c.flow_run_id, task_run.c.map_index)
+# a task's cached states are looked for in all its runs
+Index("ix_task_run_cached", task_run.c.task_id, task_run.c.state, task_run.c.state_timestamp)

@@ -7,6 +7,8 @@ from prefect import Task
 from prefect.engine.result import Result
 from prefect.engine.serializers import Serializer
 
+from .. import api
+from ..errors import ResultUnavailable
 from ..views import FlowRunView
 from ..waiting import LONGEST_WAIT, wait_until_finished
 from .defaults import defaults_from_constructor
@@ -22,7 +24,7 @@ class GetTaskRunResult(Task):
     Args:
         map_index: which child of a mapped task; -1 gives the list of all of them.
         poll_time: seconds between two looks at the flow run at most; they start closer together.
-        max_duration: how long to wait at most. Prefect's own task waits without a limit.
+        max_duration: how long to wait at most; None for without end, as Prefect's own task does.
         serializer: decodes the result, instead of what the child flow says. Usually not needed.
 
     Example:
@@ -35,7 +37,7 @@ class GetTaskRunResult(Task):
         self,
         map_index: int = -1,
         poll_time: float = 5,
-        max_duration: timedelta = LONGEST_WAIT,
+        max_duration: Optional[timedelta] = LONGEST_WAIT,
         serializer: Optional[Serializer] = None,
         **kwargs: Any,
     ) -> None:
@@ -52,7 +54,7 @@ class GetTaskRunResult(Task):
         task_slug: str,
         map_index: int = -1,
         poll_time: float = 5,
-        max_duration: timedelta = LONGEST_WAIT,
+        max_duration: Optional[timedelta] = LONGEST_WAIT,
         result: Optional[Result] = None,
         serializer: Optional[Serializer] = None,
     ) -> Any:
@@ -71,7 +73,8 @@ class GetTaskRunResult(Task):
             ValueError: `task_slug` is empty, `flow_run_id` is the current flow run's, or there is no such flow run or
                 task run.
             WaitTimeout: the flow run has not finished in time (a `RuntimeError`).
-            ResultUnavailable: there is no result, or it cannot be found (a `TypeError` or `ValueError`).
+            ResultUnavailable: there is no result, or it cannot be found (a `TypeError` or `ValueError`). If the flow
+                run failed, the message explains that.
         """
         if not task_slug:
             # `task.slug` of a task in a flow is None, so this is easily passed by mistake
@@ -84,7 +87,14 @@ class GetTaskRunResult(Task):
             max_duration=max_duration,
         )
         task_run = flow_run.get_task_run(task_slug=task_slug, map_index=map_index)
-        return task_run.get_result(result=result, serializer=serializer)
+        try:
+            return task_run.get_result(result=result, serializer=serializer)
+        except ResultUnavailable as error:
+            if flow_run.state.is_successful():
+                raise
+            # in one line: Prefect shows an exception's repr
+            message = f"{error}; {flow_run.explain_failure('; ')}; {api.flow_run_url(flow_run_id)}"
+            raise type(error)(message) from error.__cause__
 
 
 get_task_run_result = GetTaskRunResult(name="get_task_run_result")

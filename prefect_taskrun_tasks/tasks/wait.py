@@ -8,6 +8,7 @@ from prefect import Task
 from prefect.engine.signals import FAIL, PrefectStateSignal, signal_from_state
 from prefect.engine.state import State
 
+from .. import api
 from ..views import FlowRunView
 from ..waiting import LONGEST_WAIT, watch_flow_run
 from .defaults import defaults_from_constructor
@@ -87,7 +88,8 @@ class WaitForFlowRun(Task):
         Raises:
             ValueError: `flow_run_id` is the current flow run's, or there is no such flow run.
             WaitTimeout: it has not finished in time (a `RuntimeError`).
-            prefect.engine.signals.PrefectStateSignal: with `raise_final_state`, the final state's signal.
+            prefect.engine.signals.PrefectStateSignal: with `raise_final_state`, the final state's signal; its message
+                explains a failure.
         """
         check_is_not_current(flow_run_id, "wait_for_flow_run")
         flow_run = FlowRunView.from_flow_run_id(flow_run_id)
@@ -96,7 +98,10 @@ class WaitForFlowRun(Task):
         finished = flow_run.get_latest()
         if raise_final_state:
             signal = _signal(finished.state)
-            raise signal(message=f"{flow_run_id} finished in state {finished.state}", result=finished)
+            message = f"{flow_run_id} finished in state {finished.state}"
+            if not finished.state.is_successful():
+                message = f"{message}; {finished.explain_failure('; ')}; {api.flow_run_url(flow_run_id)}"
+            raise signal(message=message, result=finished)
         return finished
 
 

@@ -1,6 +1,8 @@
 """What lookups are called with."""
 
-from typing import Any
+from typing import Any, Dict, List
+
+from prefect.engine import state as prefect_states
 
 from ..errors import InvalidArgument, WrongType
 
@@ -17,6 +19,55 @@ def check_text(**arguments: Any) -> None:
             raise WrongType(f"Unexpected type {type(value)!r} for `{name}`, expected 'str'.")
         if not value.strip():
             raise InvalidArgument(f"`{name}` is empty.")
+
+
+def check_kind(kind: type, **arguments: Any) -> None:
+    """Refuses arguments that are neither None nor of a kind.
+
+    Raises:
+        WrongType: of another kind (a `TypeError`).
+    """
+    for name, value in arguments.items():
+        if value is not None and not isinstance(value, kind):
+            raise WrongType(f"Unexpected type {type(value)!r} for `{name}`, expected {kind.__name__!r}.")
+
+
+def check_workers(workers: Any) -> None:
+    """Refuses what is not a number of threads.
+
+    Raises:
+        WrongType: not an integer (a `TypeError`).
+        InvalidArgument: none, or fewer (a `ValueError`).
+    """
+    if not isinstance(workers, int) or isinstance(workers, bool):
+        raise WrongType(f"Unexpected type {type(workers)!r} for `workers`, expected 'int'.")
+    if workers < 1:
+        raise InvalidArgument(f"`workers` is {workers}: at least one is needed.")
+
+
+def state_names(state: Any) -> List[str]:
+    """The names of states that were given as one, or as several.
+
+    Raises:
+        WrongType: not a string, and not an iterable of strings (a `TypeError`).
+        InvalidArgument: Prefect has no state of that name (a `ValueError`).
+    """
+    try:
+        names = [state] if isinstance(state, str) else list(state)
+    except TypeError as error:
+        raise WrongType(f"Unexpected type {type(state)!r} for `state`, expected 'str' or several of them.") from error
+    for name in names:
+        check_text(state=name)
+        if name not in _STATES:
+            raise InvalidArgument(f"There is no state {name!r}. There are {', '.join(sorted(_STATES))}.")
+    return names
+
+
+_STATES: Dict[str, type] = {
+    name: it
+    for name, it in vars(prefect_states).items()
+    if isinstance(it, type) and issubclass(it, prefect_states.State)
+}
 
 
 def check_map_index(map_index: Any) -> None:

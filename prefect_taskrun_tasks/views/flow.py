@@ -15,7 +15,7 @@ from prefect.utilities.graphql import GraphQLResult
 
 from .. import api
 from ..errors import Ambiguous, NotFound
-from .arguments import check_text
+from .arguments import check_kind, check_text
 
 NEWEST_FIRST = {"created": "desc"}
 
@@ -23,7 +23,8 @@ NEWEST_FIRST = {"created": "desc"}
 FLOWS_KEPT = 32
 
 _flows: "Dict[str, prefect.Flow]" = {}
-_loading = threading.Lock()
+#: a flow's code may itself load a flow
+_loading = threading.RLock()
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -58,7 +59,7 @@ class FlowView:
         return flow
 
     def get_flow(self) -> "prefect.Flow":
-        """The flow itself, with the code of its tasks, loaded from its storage once per process.
+        """The flow itself, with the code of its tasks, loaded from its storage once; the last 32 are kept.
 
         This runs the user's code, as executing the flow does, and needs what the flow imports.
 
@@ -136,6 +137,7 @@ class FlowView:
             Ambiguous: several have, and `last_updated` is false (a `ValueError`).
         """
         check_text(flow_name=flow_name)
+        check_kind(str, project_name=project_name)
         where: Dict[str, Any] = {"name": {"_eq": flow_name}, "archived": {"_eq": False}}
         sought = f"flow named {flow_name!r}"
         if project_name != "":
@@ -154,7 +156,7 @@ class FlowView:
 
     @classmethod
     def _newest(cls, where: Dict[str, Any], sought: str) -> "FlowView":
-        rows = api.find("flow", where, NEWEST_FIRST)
+        rows = api.find("flow", where, NEWEST_FIRST, limit=1)
         if not rows:
             raise NotFound(f"No {sought} was found.")
         return cls._from_flow_data(rows[0])

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import InitVar, dataclass, field
+from datetime import datetime
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Tuple, Union, cast
 
 import pendulum
@@ -11,10 +12,16 @@ from prefect.serialization.run_config import RunConfigSchema
 from prefect.utilities.graphql import GraphQLResult
 
 from .. import api
-from ..errors import NotFound
-from .arguments import check_text
+from ..errors import InvalidArgument, NotFound
+from .arguments import check_kind, check_map_index, check_text, state_names
 from .flow import FlowView
 from .task_run import TaskRunView
+
+#: Task runs, and lines of the log, that an explanation names at most
+MOST_EXPLAINED = 5
+
+#: Characters of one of them
+LONGEST_LINE = 600
 
 
 class FlowRunLog(NamedTuple):
@@ -34,6 +41,13 @@ class FlowRunLog(NamedTuple):
             level=level if isinstance(level, int) else logging.INFO,
             message=data["message"],
         )
+
+
+def _brief(text: str) -> str:
+    """The first line and the last, which of a traceback are what happened where, and why."""
+    lines = text.strip().splitlines() or [""]
+    brief = lines[0] if len(lines) == 1 else f"{lines[0]} ... {lines[-1]}"
+    return brief if len(brief) <= LONGEST_LINE else brief[: LONGEST_LINE - 4] + " ..."
 
 
 def _instant(text: str) -> pendulum.DateTime:
@@ -95,6 +109,11 @@ class FlowRunView:
         for task_run in task_runs or ():
             self._keep(task_run)
 
+    def _kept(self, row: Dict[str, Any]) -> Optional[TaskRunView]:
+        """The view that is kept of a task run, unless it has run again since."""
+        kept = self._task_runs.get(row["id"])
+        return kept if kept and kept._version == row["version"] else None
+
     def _keep(self, task_run: TaskRunView) -> TaskRunView:
         if task_run._is(Finished):
             self._task_runs[task_run.task_run_id] = task_run
@@ -123,9 +142,12 @@ class FlowRunView:
             raise NotFound(f"No flow run {flow_run_id!r} was found.")
         task_runs = list(_cached_task_runs or ())
         if load_static_tasks:
-            known = [task_run.task_run_id for task_run in task_runs]
-            where = {"map_index": {"_eq": -1}, "flow_run_id": {"_eq": flow_run_id}, "id": {"_nin": known}}
-            task_runs += map(TaskRunView._from_task_run_data, api.find("task_run", where))
+            where = {"map_index": {"_eq": -1}, "flow_run_id": {"_eq": flow_run_id}}
+            known = {task_run.task_run_id: task_run for task_run in task_runs}
+            for row in (row for page in api.pages("task_run", where) for row in page):
+                if row["id"] not in known or known[row["id"]]._version != row["version"]:
+                    known[row["id"]] = TaskRunView._from_task_run_data(row)
+            task_runs = list(known.values())
         return cls._from_flow_run_data(rows[0], task_runs)
 
     @classmethod
@@ -165,13 +187,51 @@ class FlowRunView:
         Args:
             start_time: only logs after it; default: from the beginning.
             end_time: only logs up to it; default: `updated_at`.
+
+        Raises:
+            WrongType: `start_time` or `end_time` is not a `datetime` (a `TypeError`).
         """
+        check_kind(datetime, start_time=start_time, end_time=end_time)
         window = {"_lte": (end_time or self.updated_at).isoformat()}
         if start_time:
             window["_gt"] = start_time.isoformat()
         where = {"flow_run_id": {"_eq": self.flow_run_id}, "timestamp": window}
         logs = [FlowRunLog.from_dict(row) for page in api.pages("log", where) for row in page]
         return sorted(logs, key=lambda log: log.timestamp)
+
+    def explain_failure(self, separator: str = "\n  ", max_length: int = 2000) -> str:
+        """Why the flow run ended as it did: its state, the task runs that failed, and the last errors of its log.
+
+        Task runs that only followed a failed one are left out, unless there are no others.
+
+        Args:
+            separator: what to put between one fact and the next.
+            max_length: characters at most.
+
+        Example:
+            >>> print(flow_run.explain_failure())
+            Flow run 'brave-otter' (8e445d74-...) ended in state Failed: Some reference tasks failed.
+              load-1 ended in state Failed: Error during execution of task: ValueError('no such table')
+              ERROR: Task 'load': Exception encountered during task execution! ... ValueError: no such table
+        """
+        name = type(self.state).__name__
+        lines = [f"Flow run {self.name!r} ({self.flow_run_id}) ended in state {name}: {self.state.message}"]
+        failed = self.get_all_task_runs(state=["Failed", "TimedOut", "ValidationFailed"])
+        for task_run in (failed or self.get_all_task_runs(state="TriggerFailed"))[:MOST_EXPLAINED]:
+            child = "" if task_run.map_index == -1 else f"[{task_run.map_index}]"
+            state = f"{type(task_run.state).__name__}: {_brief(task_run.state.message or '')}"
+            lines.append(f"{task_run.task_slug}{child} ended in state {state}")
+        if len(failed) > MOST_EXPLAINED:
+            lines.append(f"... and {len(failed) - MOST_EXPLAINED} more failed task runs")
+        errors = api.find(
+            "log",
+            {"flow_run_id": {"_eq": self.flow_run_id}, "level": {"_in": ["ERROR", "CRITICAL"]}},
+            order_by={"timestamp": "desc"},
+            limit=MOST_EXPLAINED,
+        )
+        lines += [f"{log['level']}: {_brief(log['message'])}" for log in reversed(errors)]
+        text = separator.join(lines)
+        return text if len(text) <= max_length else text[: max_length - 4] + " ..."
 
     def get_flow_metadata(self, no_cache: bool = False) -> FlowView:
         """The flow that this is a run of; looked up once, or again with `no_cache`."""
@@ -194,26 +254,30 @@ class FlowRunView:
             map_index: which child of a mapped task; default: the task run itself.
 
         Raises:
-            ValueError: neither was given, or they contradict each other.
+            WrongType: one of them is of another type (a `TypeError`).
+            InvalidArgument: neither was given, or they contradict each other (a `ValueError`).
             NotFound: there is no such task run (a `ValueError`).
         """
         if task_run_id is not None:
+            check_text(task_run_id=task_run_id)
             task_run = self._task_runs.get(task_run_id) or TaskRunView.from_task_run_id(task_run_id)
             if task_run.flow_run_id != self.flow_run_id:
-                raise ValueError(
+                raise InvalidArgument(
                     f"Task run {task_run_id} belongs to flow run {task_run.flow_run_id}, and not to {self.flow_run_id}."
                 )
             for name, given in (("task_slug", task_slug), ("map_index", map_index)):
                 found = getattr(task_run, name)
                 if given is not None and given != found:
-                    raise ValueError(
+                    raise InvalidArgument(
                         f"Both `{name}` and `task_run_id` were given, but task run {task_run_id} has the {name} "
                         f"{found!r} and not {given!r}."
                     )
             return self._keep(task_run)
         if task_slug is None:
-            raise ValueError("One of `task_run_id` or `task_slug` must be provided!")
+            raise InvalidArgument("One of `task_run_id` or `task_slug` must be provided!")
+        check_text(task_slug=task_slug)
         map_index = -1 if map_index is None else map_index
+        check_map_index(map_index)
         kept = self._ids_by_slug.get((task_slug, map_index))
         if kept is not None:
             return self._task_runs[kept]
@@ -228,16 +292,21 @@ class FlowRunView:
             task_slug: only those of this task.
             state: only those in this state, or one of these, by class name such as ``"Failed"``.
 
+        Raises:
+            WrongType: `task_slug` or `state` is of another type (a `TypeError`).
+            InvalidArgument: `task_slug` is empty, or there is no such state (a `ValueError`).
+
         Example:
             >>> flow_run.get_all_task_runs(state=["Failed", "TriggerFailed"])
         """
         where: Dict[str, Any] = {"flow_run_id": {"_eq": self.flow_run_id}}
         if task_slug is not None:
+            check_text(task_slug=task_slug)
             where["task"] = {"slug": {"_eq": task_slug}}
         if state is not None:
-            where["state"] = {"_in": [state] if isinstance(state, str) else list(state)}
+            where["state"] = {"_in": state_names(state)}
         return [
-            self._task_runs.get(row["id"]) or self._keep(TaskRunView._from_task_run_data(row))
+            self._kept(row) or self._keep(TaskRunView._from_task_run_data(row))
             for page in api.pages("task_run", where)
             for row in page
         ]

@@ -11,9 +11,9 @@ from prefect.engine.serializers import Serializer
 from prefect.engine.state import Finished, Mapped, Scheduled, Skipped, State, Success
 
 from .. import api, results
-from ..errors import Ambiguous, IncompleteMap, NotFinished, NotFound
+from ..errors import Ambiguous, IncompleteMap, NotFinished, NotFound, NotMapped
 from ..results import RAISE, Loader, Stored
-from .arguments import check_map_index, check_text
+from .arguments import check_kind, check_map_index, check_text, check_workers
 from .flow import FlowView
 
 
@@ -92,7 +92,10 @@ class TaskRunView:
         Raises:
             NotFinished: the task run, or a child of it, has not finished (a `ValueError`).
             ResultUnavailable: there is no result, or it cannot be read (a `TypeError` or `ValueError`).
+            WrongType: `result` is not a `Result`, `serializer` not a `Serializer`, or `workers` not a number.
+            InvalidArgument: `workers` is less than 1 (a `ValueError`).
         """
+        _check_loading(result, serializer, workers)
         as_usual = result is None and serializer is None and if_failed is RAISE and if_skipped is RAISE
         if as_usual and self._result is not NotLoaded:
             return self._result
@@ -123,12 +126,13 @@ class TaskRunView:
         when its child's turn has come.
 
         Raises:
-            TypeError: the task run is not mapped.
+            NotMapped: the task run is not mapped (a `TypeError`).
 
         Example:
             >>> for value in inc_parent.iter_results(if_failed=None):
             ...     print(value)
         """
+        _check_loading(result, serializer, workers)
         self._check_mapped()
         self._check_finished()
         load = partial(_load, self._loader(result, serializer), if_failed, if_skipped)
@@ -139,7 +143,7 @@ class TaskRunView:
         """The children of a mapped task run, in map order, looked up 500 at a time and ahead of use.
 
         Raises:
-            TypeError: the task run is not mapped.
+            NotMapped: the task run is not mapped (a `TypeError`).
             IncompleteMap: when the iteration comes to a child that is missing (a `ValueError`).
 
         Example:
@@ -284,8 +288,8 @@ class TaskRunView:
         # called for what is not there; `_serialized_state` itself is not while a view is being unpickled or copied
         if name != "state" or "_serialized_state" not in self.__dict__:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        self.__dict__["state"] = state = State.deserialize(self._serialized_state)
-        return state
+        # the same for all threads that ask at once
+        return self.__dict__.setdefault("state", State.deserialize(self._serialized_state))
 
     def _is(self, kind: Type[State]) -> bool:
         """Whether its state is of a kind, without deserialising it."""
@@ -302,7 +306,7 @@ class TaskRunView:
 
     def _check_mapped(self) -> None:
         if not self._is(Mapped):
-            raise TypeError(f"Task run {self.task_run_id!r} ({self.task_slug}) is not a mapped task.")
+            raise NotMapped(f"Task run {self.task_run_id!r} ({self.task_slug}) is not a mapped task.")
 
     def _described(self) -> str:
         child = "" if self.map_index == -1 else f"[{self.map_index}]"
@@ -325,8 +329,8 @@ class TaskRunView:
 
 def _near(task_slug: str, flow_run_id: str, map_index: int) -> str:
     """Why there is no such task run, as far as the backend knows."""
-    tasks = api.find("task", {"flow": {"flow_runs": {"id": {"_eq": flow_run_id}}}}, fields="slug")
-    slugs = sorted(task["slug"] for task in tasks)
+    of_its_flow = {"flow": {"flow_runs": {"id": {"_eq": flow_run_id}}}}
+    slugs = sorted(task["slug"] for page in api.pages("task", of_its_flow, fields="id slug") for task in page)
     if not slugs:
         return "There is no such flow run, or its flow has no tasks."
     if task_slug not in slugs:
@@ -341,6 +345,12 @@ def _near(task_slug: str, flow_run_id: str, map_index: int) -> str:
     }
     children = sum(len(page) for page in api.pages("task_run", where, by="map_index", fields="map_index"))
     return f"There are {children} children." if children else "It is not mapped, or has no children yet."
+
+
+def _check_loading(result: Any, serializer: Any, workers: Any) -> None:
+    check_kind(Result, result=result)
+    check_kind(Serializer, serializer=serializer)
+    check_workers(workers)
 
 
 def _load(loader: Loader, if_failed: Any, if_skipped: Any, stored: Stored) -> Any:

@@ -147,6 +147,25 @@ with Flow("cancels") as cancels:
     cancelled(create_flow_run(flow_name="sleeper"))
 """
 
+EXPLAINED = """
+from prefect import Flow, task
+from prefect_taskrun_tasks import create_flow_run, wait_for_flow_run
+
+@task
+def load():
+    raise ValueError("no such table")
+
+@task
+def after(loaded):
+    return loaded
+
+with Flow("child") as child:
+    after(load())
+
+with Flow("parent") as parent:
+    wait_for_flow_run(create_flow_run(flow_name="child"), raise_final_state=True)
+"""
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -159,6 +178,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "mistakes.py": MISTAKES,
         "twice.py": TWICE,
         "sleepers.py": SLEEPERS,
+        "explained.py": EXPLAINED,
         "raises.py": "raise RuntimeError('no flows today')\n",
         "exits.py": "import sys\nsys.exit('no flows today')\n",
         "empty.py": "from prefect import Flow\n",
@@ -209,7 +229,7 @@ def test_stdout_holds_the_result_alone_and_stderr_all_that_happened(run: Run) ->
 
 def test_a_required_parameter_that_is_missing_is_named(run: Run) -> None:
     process = run("noisy.py", "--flow", "noisy")
-    assert process.returncode == 1
+    assert process.returncode == 2
     assert process.stdout == ""
     assert "size" in process.stderr.splitlines()[-1]
     assert _no_traceback(process.stderr)
@@ -224,9 +244,19 @@ def test_a_required_parameter_that_is_missing_is_named(run: Run) -> None:
         (["noisy.py", "--flow", "noisy", "--param", "size"], "'size'"),
         (["noisy.py", "--flow", "noisy", "--param", 'size={"a": '], "size"),
         (["noisy.py", "--flow", "quiet"], "It has: noisy"),
+        (["noisy.py", "--flow", "noisy", "--param", "size=2", "--result", "nosy-1"], "has no task 'nosy-1'. It has: "),
         (["noisy.py", "--flow", "noisy", "--param", "sise=2"], "has no parameter 'sise'. It has: name, size"),
     ],
-    ids=["missing file", "folder", "no flow", "no value", "half of an object", "unknown flow", "unknown parameter"],
+    ids=[
+        "missing file",
+        "folder",
+        "no flow",
+        "no value",
+        "half of an object",
+        "unknown flow",
+        "unknown task",
+        "unknown parameter",
+    ],
 )
 def test_a_wrong_call_is_explained_and_exits_with_2(run: Run, arguments: List[str], named: str) -> None:
     process = run(*arguments)
@@ -284,7 +314,7 @@ def test_a_failed_task_is_named_together_with_what_it_looked_for(
 ) -> None:
     assert mistakes.returncode == 1
     assert mistakes.stdout == ""
-    line = next(line for line in mistakes.stderr.splitlines() if line.startswith(f"  {task}-1: "))
+    line = next(line for line in mistakes.stderr.splitlines() if line.startswith(f"  {task}-1 ended in state "))
     for each in looked_for:
         assert each in line
 
@@ -377,3 +407,14 @@ def test_a_child_can_be_cancelled_when_a_shell_has_started_the_run_in_the_backgr
     each_second = {"PREFECT__CLOUD__CHECK_CANCELLATION_INTERVAL": "1"}
     process = ended(*ignoring_interrupts, *command, "--result", "cancelled-1", env=each_second)
     assert process.stdout == '"Cancelled"\n', process.stderr
+
+
+def test_a_failed_child_is_explained_by_its_parent(run: Run) -> None:
+    process = run("explained.py", "--flow", "parent")
+    assert process.returncode == 1
+    ended = next(line for line in process.stderr.splitlines() if "wait_for_flow_run-1 ended in state Failed" in line)
+    for told in ("load-1 ended in state Failed", "ValueError('no such table')", "/flow-run/"):
+        assert told in ended
+    # it only followed
+    assert "after-1" not in process.stderr.split("ended in state Failed", 1)[1]
+    assert _no_traceback(ended)

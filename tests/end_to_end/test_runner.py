@@ -7,14 +7,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Dict, List
 
+import pendulum
 import prefect
 import psutil
 import pytest
 import requests
+from prefect.utilities.configuration import set_temporary_config
 from processes import assert_gone
 
 from prefect_taskrun_tasks import FlowRunView
-from prefect_taskrun_tasks.runner import AgentFailed, LocalRunner, RegistrationFailed
+from prefect_taskrun_tasks.runner import AgentFailed, LocalRunner, RegistrationFailed, settings
+from prefect_taskrun_tasks.server import Backend
 
 FLOWS = """
 import os
@@ -174,3 +177,55 @@ def test_logs_and_states_are_given_as_they_come(local: LocalRunner, flows: str) 
     assert "Entered state <Running>: Running flow." in messages
     assert "Beginning Flow run for 'double'" in messages
     assert {log.level for log in logs} == {logging.INFO}
+
+
+SCHEDULED = """
+from datetime import timedelta
+from prefect import Flow
+from prefect.schedules import IntervalSchedule
+
+hourly = Flow("hourly", schedule=IntervalSchedule(interval=timedelta(hours=1)))
+"""
+
+
+def test_a_database_that_is_kept_keeps_its_schedules(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'prefect.db'}"
+    file = tmp_path / "scheduled.py"
+    file.write_text(SCHEDULED)
+    namespace: Dict[str, Any] = {}
+    exec(SCHEDULED, namespace)
+    runs = "{ flow_run { state auto_scheduled } flow(where: {archived: {_eq: false}}) { version is_schedule_active } }"
+
+    with Backend(url, port=0) as backend, set_temporary_config(settings(backend.url)):
+        prefect.Client().create_project("default")
+        namespace["hourly"].register("default", no_url=True)
+    with LocalRunner(url):
+        # neither run from here, nor cancelled
+        pass
+    with LocalRunner(url) as local:
+        local.register(str(file))
+        found = prefect.Client().graphql(runs).data
+    assert {run.state for run in found.flow_run} == {"Scheduled"}
+    assert [(flow.version, flow.is_schedule_active) for flow in found.flow] == [(2, True)]
+
+
+def test_a_runner_cancels_only_what_was_created_in_its_block(tmp_path: Path, flows: str) -> None:
+    url = f"sqlite:///{tmp_path / 'prefect.db'}"
+    later = pendulum.now("utc").add(days=1)
+
+    def create(local: LocalRunner) -> str:
+        local.register(flows)
+        query = '{ flow(where: {name: {_eq: "where"}, archived: {_eq: false}}) { id } }'
+        [flow] = prefect.Client().graphql(query).data.flow
+        flow_run_id: str = prefect.Client().create_flow_run(flow_id=flow.id, scheduled_start_time=later)
+        return flow_run_id
+
+    with Backend(url, port=0) as backend, set_temporary_config(settings(backend.url)):
+        prefect.Client().create_project("default")
+        flow_id = prefect.Flow("before").register("default", no_url=True)
+        before = prefect.Client().create_flow_run(flow_id=flow_id, scheduled_start_time=later)
+    with LocalRunner(url) as local:
+        within = create(local)
+    with Backend(url, port=0) as backend, set_temporary_config(settings(backend.url)):
+        states = [type(FlowRunView.from_flow_run_id(id).state).__name__ for id in (before, within)]
+    assert states == ["Scheduled", "Cancelled"]

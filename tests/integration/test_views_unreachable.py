@@ -1,13 +1,11 @@
 """A Prefect API that does not answer, or not as it should."""
 
 import socket
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from threading import Thread
 from typing import Any, Iterator
 
 import pytest
 import requests
+from answering import answering
 from implementations import both
 from prefect.exceptions import ClientError
 from prefect.utilities.configuration import set_temporary_config
@@ -47,32 +45,6 @@ def nobody() -> Iterator[str]:
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
         with set_temporary_config(settings(url)):
             yield url
-
-
-@contextmanager
-def answering(status: int, body: bytes) -> Iterator[None]:
-    """An API that answers everything with the same."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *args: Any) -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            with set_temporary_config(settings(f"http://127.0.0.1:{server.server_port}")):
-                yield
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 @both

@@ -4,6 +4,7 @@ from typing import Type
 
 import pytest
 import requests
+from prefect.exceptions import ClientError
 
 from prefect_taskrun_tasks import errors
 
@@ -13,8 +14,12 @@ from prefect_taskrun_tasks import errors
     [
         (errors.BackendUnreachable, requests.ConnectionError),
         (errors.BadAnswer, ValueError),
+        (errors.BadAnswer, ClientError),
+        (errors.AnswerCutOff, requests.exceptions.ChunkedEncodingError),
+        (errors.AnswerCutOff, errors.BadAnswer),
         (errors.NotFound, ValueError),
         (errors.Ambiguous, ValueError),
+        (errors.NotMapped, TypeError),
         (errors.NotFinished, ValueError),
         (errors.WaitTimeout, RuntimeError),
         (errors.NoResult, TypeError),

@@ -1,7 +1,7 @@
 """What a state does to its run, and which states are refused."""
 
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any, Iterator, List
 
 import pendulum
 import pytest
@@ -22,6 +22,7 @@ from prefect.engine.state import (
     Submitted,
     Success,
 )
+from sqlalchemy import event
 
 from prefect_taskrun_tasks.server import tables
 from prefect_taskrun_tasks.server.clock import ago
@@ -394,3 +395,21 @@ def test_a_run_with_a_process_is_asked_to_stop_and_one_without_is_cancelled(
 def test_cancelling_an_unknown_run_is_refused(tx: Transaction) -> None:
     with pytest.raises(Refused, match="not found"):
         flow_runs.cancel_flow_run(tx, tables.new_id())
+
+
+def test_cancelling_takes_as_many_statements_for_many_task_runs_as_for_few(tx: Transaction) -> None:
+    def statements(tasks: int) -> int:
+        flow_id = stored.flow_id(tx, f"{tasks} tasks", [f"task-{number}" for number in range(tasks)])
+        run_id = stored.running(tx, flow_id=flow_id)
+        sent: List[str] = []
+
+        def note(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+            sent.append(statement)
+
+        event.listen(tx.connection, "before_cursor_execute", note)
+        stored.set_state(tx, run_id, "Cancelled")
+        event.remove(tx.connection, "before_cursor_execute", note)
+        assert {run["state"] for run in stored.task_runs(tx, run_id)} == {"Cancelled"}
+        return len(sent)
+
+    assert statements(50) == statements(2)

@@ -2,13 +2,12 @@
 
 import base64
 import gzip
-import json
 import logging
 from typing import Any, Dict, List, Optional
 
 from sqlalchemy import func, select
 
-from .. import tables
+from .. import strict_json, tables
 from ..database import Row, Transaction
 from ..errors import Refused
 from . import schedules, states
@@ -19,7 +18,7 @@ logger = logging.getLogger(__name__)
 def create_flow_from_compressed_string(tx: Transaction, serialized_flow: str, **options: Any) -> Row:
     try:
         text = gzip.decompress(base64.b64decode(serialized_flow, validate=True))
-        decoded = json.loads(text)
+        decoded = strict_json.loads(text)
     except (ValueError, OSError, EOFError) as error:
         raise Refused(f"The compressed flow cannot be read: {error}") from error
     return create_flow(tx, decoded, **options)

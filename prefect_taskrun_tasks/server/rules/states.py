@@ -2,9 +2,9 @@
 
 import json
 from dataclasses import dataclass
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
-from sqlalchemy import Table, func, select
+from sqlalchemy import Table, bindparam, func, select
 
 from .. import tables
 from ..clock import ago, normal, now
@@ -83,42 +83,57 @@ def normalised(given: Any) -> State:
 
 def record(tx: Transaction, kind: Kind, run: Row, state: State) -> None:
     """Stores a state of a run, and its copy in the run itself."""
-    state = normalised(state)
+    record_all(tx, kind, [run], state)
+
+
+def record_all(tx: Transaction, kind: Kind, runs: Sequence[Row], state: State) -> None:
+    """Stores the same state of several runs, in as many statements as for one."""
+    if not runs:
+        return
+    recorded = [_recorded(kind, run, normalised(state)) for run in runs]
+    tx.insert_many(kind.states, [history for history, _ in recorded])
+    columns: Dict[str, Any] = {name: bindparam(f"new_{name}") for name in recorded[0][1]}
+    tx.connection.execute(
+        kind.runs.update().where(kind.runs.c.id == bindparam("run_id")).values(columns),
+        [
+            {"run_id": run["id"], **{f"new_{name}": value for name, value in changes.items()}}
+            for run, (_, changes) in zip(runs, recorded)
+        ],
+    )
+    if state["type"] in SCHEDULED:
+        tx.queued = True
+
+
+def _recorded(kind: Kind, run: Row, state: State) -> Tuple[Dict[str, Any], Dict[str, Any]]:
+    """The row of the run's history, and the values of its own columns."""
     if kind is TASK_RUN and not state.get("cached_inputs") and run["serialized_state"].get("cached_inputs"):
         # the client writes an empty object where there are none, and reads its inputs back from here
         state["cached_inputs"] = run["serialized_state"]["cached_inputs"]
     name, timestamp = state["type"], now()
-    latest = {
-        "version": (run["version"] or 0) + 1,
-        "state": name,
-        "serialized_state": state,
-    }
-    tx.insert(
-        kind.states,
-        **{kind.key: run["id"]},
-        tenant_id=run["tenant_id"],
-        timestamp=timestamp,
-        message=state.get("message"),
-        start_time=state.get("start_time") if name in SCHEDULED else None,
+    start_time = state.get("start_time") if name in SCHEDULED else None
+    latest = {"version": (run["version"] or 0) + 1, "state": name, "serialized_state": state}
+    history = {
         **latest,
-    )
+        kind.key: run["id"],
+        "tenant_id": run["tenant_id"],
+        "timestamp": timestamp,
+        "message": state.get("message"),
+        "start_time": start_time,
+    }
+    begins, ends = run.get("start_time"), run.get("end_time")
+    is_alive = name == "Running" or (kind is FLOW_RUN and name in ("Cancelling", "Submitted"))
     changes = {
         **latest,
         "state_timestamp": timestamp,
         "state_message": state.get("message"),
         "state_result": None,
         # also when it is null: this is what takes a run out of the queue
-        "state_start_time": state.get("start_time") if name in SCHEDULED else None,
+        "state_start_time": start_time,
+        "start_time": min(begins or timestamp, timestamp) if name == "Running" else begins,
+        "end_time": max(ends or timestamp, timestamp) if name in FINISHED else ends,
+        "heartbeat": timestamp if is_alive else run.get("heartbeat"),
     }
-    if name == "Running":
-        changes["start_time"] = min(run["start_time"] or timestamp, timestamp)
-    if name in FINISHED:
-        changes["end_time"] = max(run["end_time"] or timestamp, timestamp)
-    if name == "Running" or (kind is FLOW_RUN and name in ("Cancelling", "Submitted")):
-        changes["heartbeat"] = timestamp
-    tx.update(kind.runs, kind.runs.c.id == run["id"], **changes)
-    if name in SCHEDULED:
-        tx.queued = True
+    return history, changes
 
 
 def set_flow_run_states(tx: Transaction, states: List[Dict[str, Any]]) -> Row:
@@ -166,8 +181,7 @@ def _submitted_lately(tx: Transaction, flow_run_id: str) -> bool:
 def _cancel_task_runs(tx: Transaction, flow_run_id: str, state: State) -> None:
     runs = tables.task_run
     unfinished = select(runs).where(runs.c.flow_run_id == flow_run_id, runs.c.state.not_in(FINISHED))
-    for run in tx.rows(unfinished):
-        record(tx, TASK_RUN, run, state)
+    record_all(tx, TASK_RUN, tx.rows(unfinished), state)
 
 
 def set_task_run_states(tx: Transaction, states: List[Dict[str, Any]]) -> Row:
