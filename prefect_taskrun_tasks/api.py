@@ -45,6 +45,10 @@ class _Client(prefect.Client):
         # with the retries that are set up there
         kept = _connections.__dict__.setdefault("session", session)
         response = super()._send_request(kept, *args, **kwargs)
+        announced = response.headers.get("Content-Length")
+        if announced and "Content-Encoding" not in response.headers and len(response.content) < int(announced):
+            # urllib3 notices from version 2 on
+            raise ChunkedEncodingError(f"{len(response.content)} of {announced} bytes came")
         if not response.content.lstrip().startswith(b"{"):
             # Prefect fails with an AttributeError at JSON that is no object
             raise BadAnswer(response.text[:500])
