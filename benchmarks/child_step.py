@@ -62,6 +62,7 @@ def run(directory: Path) -> Dict[str, Any]:
                 "seconds_per_step": round((times[-1][0] - running).total_seconds() / STEPS, 3),
                 "seconds_from_creation_to_process": round(median(map(_start, children.data.flow_run)), 3),
             }
+            print(f"  {side}: {sides[side]}")
     ratio = sides["prefect"]["seconds_per_step"] / sides["ours"]["seconds_per_step"]
     return {**sides, "ratio": {"seconds_per_step": round(ratio, 1)}}
 
