@@ -27,6 +27,7 @@ def _measured(url: str, function: Callable[..., Any], arguments: Any) -> Dict[st
         requests += 1
         return send(*args, **kwargs)
 
+    # in a process that is there for this one measurement
     HTTPAdapter.send = counted  # type: ignore[method-assign]
     with set_temporary_config(settings(url)):
         start = perf_counter()

@@ -31,6 +31,7 @@ def get_result_from_slow_store(side: str, flow_run_id: str, children: int) -> No
         time.sleep(SLOW)
         return read(self, location)
 
+    # in a process that is there for this one measurement; a class of its own could not be loaded by Prefect's views
     LocalResult.read = slow_read  # type: ignore[method-assign]
     get_result(side, flow_run_id, children)
 

@@ -150,6 +150,7 @@ class _Reader:
             elif isinstance(node, FragmentSpreadNode):
                 yield from self.nodes(self.fragments[node.name.value].selection_set)
             else:
+                # an inline fragment, the third and last kind of selection
                 yield from self.nodes(node.selection_set)  # type: ignore[attr-defined]
 
     def _left_out(self, node: Any) -> bool:

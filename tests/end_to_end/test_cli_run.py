@@ -344,6 +344,7 @@ def _states(database: Path, table: str, slug: str = "") -> List[str]:
     joined = f"join task on task.id = task_run.task_id and task.slug = '{slug}'" if slug else ""
     connection = sqlite3.connect(str(database))
     try:
+        # names of tables cannot be parameters, and these are the tests' own
         rows: List[Any] = connection.execute(f"select {table}.state from {table} {joined}").fetchall()  # noqa: S608
     except sqlite3.OperationalError:
         # the tables are not there yet
