@@ -4,14 +4,21 @@ import json
 import os
 import threading
 from contextlib import contextmanager
+from contextvars import ContextVar
+from time import monotonic
 from typing import Any, Dict, Iterator, List, Optional
 
 import prefect
 import requests
 from prefect.exceptions import AuthorizationError, ClientError
+from prefect.utilities.graphql import format_graphql_request_error
+from prefect.utilities.logging import get_logger
 from requests.exceptions import ChunkedEncodingError
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_before_delay, wait_random_exponential
 
 from .errors import AnswerCutOff, BackendUnreachable, BadAnswer
+
+_logger = get_logger(__name__)
 
 Row = Dict[str, Any]
 Where = Dict[str, Any]
@@ -34,25 +41,133 @@ FIELDS = {
     "agent": "id name labels last_queried",
 }
 
+#: How long a request is tried again, in seconds; about what the retries of prefect.Client come to
+PATIENCE = 60.0
+
+#: HTTP statuses of an API that may answer the next time
+_PASSING = {408, 429, *range(500, 600)}
+
 _connections = threading.local()
+
+_patience: "ContextVar[float]" = ContextVar("patience", default=PATIENCE)
+
+
+@contextmanager
+def patience(seconds: float) -> Iterator[None]:
+    """Within the block, requests of this thread are tried again for so long when the API does not answer."""
+    token = _patience.set(max(0.0, seconds))
+    try:
+        yield
+    finally:
+        _patience.reset(token)
+
+
+class _Faults:
+    """Tells people once when the Prefect API stops answering, and once when it answers again."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._since: Optional[float] = None
+
+    def failed(self, attempt: RetryCallState) -> None:
+        """For tenacity's `before_sleep`."""
+        assert attempt.outcome is not None
+        with self._lock:
+            if self._since is None:
+                self._since = monotonic()
+                _logger.warning("The Prefect API does not answer (%s). Trying again...", attempt.outcome.exception())
+
+    def answered(self) -> None:
+        with self._lock:
+            if self._since is not None:
+                _logger.warning("The Prefect API answers again, after %.1f s.", monotonic() - self._since)
+                self._since = None
+
+
+_faults = _Faults()
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether the same request may be answered the next time, unlike one that is definitely refused."""
+    if isinstance(error, requests.HTTPError):
+        return error.response is not None and error.response.status_code in _PASSING
+    return isinstance(error, (requests.ConnectionError, requests.Timeout, ChunkedEncodingError, BadAnswer))
+
+
+_backoff = wait_random_exponential(multiplier=0.2, max=5)
+
+
+def _pause(attempt: RetryCallState) -> float:
+    """Seconds until the next attempt: what the API asks for, or else a random and growing time."""
+    assert attempt.outcome is not None
+    response = getattr(attempt.outcome.exception(), "response", None)
+    asked = "" if response is None else response.headers.get("Retry-After", "")
+    return float(asked) if asked.isdecimal() else _backoff(attempt)
 
 
 class _Client(prefect.Client):
-    """Prefect's client, over connections that are kept from one request to the next."""
+    """Prefect's client, over connections that are kept, and patient with an API that is not there for a while.
 
-    def _send_request(self, session: requests.Session, *args: Any, **kwargs: Any) -> requests.Response:
-        # prefect.Client._request makes a session for each request (client/client.py); a thread's first one is kept,
-        # with the retries that are set up there
-        kept = _connections.__dict__.setdefault("session", session)
-        response = super()._send_request(kept, *args, **kwargs)
+    What is sent again has the same effect as when it is sent once: queries, cancellations, and flow runs that are
+    created with an idempotency key, which prefect.Client.create_flow_run always sends.
+    """
+
+    def _send_request(
+        self,
+        session: requests.Session,
+        method: str,
+        url: str,
+        params: Any = None,
+        headers: Any = None,
+        rate_limit_counter: int = 1,
+    ) -> requests.Response:
+        # prefect.Client._request makes a session for each request, whose adapters know neither a time limit nor
+        # answers that are cut off (client/client.py); one of each thread's own is kept instead
+        if not hasattr(_connections, "session"):
+            _connections.session = requests.Session()
+        attempts = Retrying(
+            retry=retry_if_exception(_may_pass),
+            wait=_pause,
+            # a pause that would end too late is not begun
+            stop=stop_before_delay(_patience.get()),
+            before_sleep=_faults.failed,
+            reraise=True,
+        )
+        response: requests.Response = attempts(self._send_once, method, url, params, headers)
+        _faults.answered()
+        return response
+
+    def _send_once(self, method: str, url: str, params: Any, headers: Any) -> requests.Response:
+        timeout = min(prefect.context.config.cloud.request_timeout, max(1.0, _patience.get()))
+        response: requests.Response = _connections.session.request(
+            method, url, json=params, headers=headers, timeout=timeout
+        )
+        if response.status_code in _PASSING:
+            response.raise_for_status()
         announced = response.headers.get("Content-Length")
         if announced and "Content-Encoding" not in response.headers and len(response.content) < int(announced):
             # urllib3 notices from version 2 on
             raise ChunkedEncodingError(f"{len(response.content)} of {announced} bytes came")
-        if not response.content.lstrip().startswith(b"{"):
-            # Prefect fails with an AttributeError at JSON that is no object
+        if response.status_code == 400:
+            raise _refused(response)
+        response.raise_for_status()
+        try:
+            is_object = isinstance(response.json(), dict)
+        except ValueError:
+            is_object = False
+        if not is_object:
             raise BadAnswer(response.text[:500])
         return response
+
+
+def _refused(response: requests.Response) -> Exception:
+    """The error for a document that the API cannot execute, in the words of prefect.Client."""
+    error = requests.HTTPError(f"400 Client Error: {response.reason} for url: {response.url}", response=response)
+    try:
+        message = format_graphql_request_error(response)
+    except Exception:
+        message = response.text[:500]
+    return ClientError(f"{error}\n{message}")
 
 
 # a process that was forked must not write to the connections of the thread that did it
@@ -173,10 +288,16 @@ def _reaching(client: prefect.Client, purpose: str) -> Iterator[None]:
     """Says what for the Prefect API was asked when it does not answer, or not with an answer."""
     try:
         yield
-    except requests.ConnectionError as error:
+    except (requests.ConnectionError, requests.Timeout) as error:
         raise BackendUnreachable(
             f"The Prefect API at {client.api_server} did not answer while {purpose}: {error}. Is the backend running, "
             "and are PREFECT__BACKEND and PREFECT__SERVER__ENDPOINT set for it?"
+        ) from error
+    except requests.HTTPError as error:
+        if not _may_pass(error):
+            raise
+        raise BackendUnreachable(
+            f"The Prefect API at {client.api_server} could not answer while {purpose}: {error}"
         ) from error
     except ChunkedEncodingError as error:
         raise AnswerCutOff(f"The answer was cut off while {purpose}: {error}") from error
@@ -185,13 +306,6 @@ def _reaching(client: prefect.Client, purpose: str) -> Iterator[None]:
     except AttributeError as error:
         # Prefect's client takes what it has asked for out of an answer without a look whether it is there
         raise _bad(error, purpose) from error
-    except AuthorizationError:
-        raise
-    except ClientError as error:
-        # Prefect's words for a body that is not JSON, "Malformed response received from API.", do not show it
-        if isinstance(error.__cause__, json.JSONDecodeError):
-            raise _bad(error.__cause__.doc, purpose) from error
-        raise
 
 
 def create_flow_run(name: str, **options: Any) -> str:

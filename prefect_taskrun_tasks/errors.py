@@ -5,7 +5,8 @@ clauses keep working::
     TaskRunError
     +-- WrongType             TypeError, ValueError      an argument of the wrong type
     +-- InvalidArgument       ValueError                 an argument that cannot be meant
-    +-- BackendUnreachable    requests.ConnectionError   no answer from the Prefect API
+    +-- BackendUnreachable    requests.ConnectionError,  no answer from the Prefect API, however often it is asked
+    |                         requests' RetryError
     +-- BadAnswer             ValueError, ClientError    an answer that is none
     |   +-- AnswerCutOff      ChunkedEncodingError       an answer that ends too early
     +-- NotFound              ValueError                 no such flow, flow run or task run
@@ -25,7 +26,7 @@ clauses keep working::
 
 import requests
 from prefect.exceptions import ClientError
-from requests.exceptions import ChunkedEncodingError
+from requests.exceptions import ChunkedEncodingError, RetryError
 
 
 class TaskRunError(Exception):
@@ -40,8 +41,8 @@ class InvalidArgument(TaskRunError, ValueError):
     """An argument cannot be meant as it is."""
 
 
-class BackendUnreachable(TaskRunError, requests.ConnectionError):
-    """The Prefect API does not answer."""
+class BackendUnreachable(TaskRunError, requests.ConnectionError, RetryError):
+    """The Prefect API does not answer, or only that it cannot, however often it is asked."""
 
 
 class BadAnswer(TaskRunError, ClientError, ValueError):

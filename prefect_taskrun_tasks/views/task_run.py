@@ -2,6 +2,7 @@
 
 import difflib
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Callable, Dict, Iterator, List, Optional, Type
@@ -363,10 +364,14 @@ def _load(loader: Loader, if_failed: Any, if_skipped: Any, stored: Stored) -> An
 
 def _ahead(pages: Iterator[List[api.Row]]) -> Iterator[List[api.Row]]:
     """Pages, the next of which is fetched while one is used."""
-    page = next(pages, None)
+
+    def following() -> Optional[List[api.Row]]:
+        return next(pages, None)
+
+    page = following()
     with ThreadPoolExecutor(1, thread_name_prefix="page") as thread:
         while page is not None:
             # a page that is not full is most likely the last, and its successor not worth a thread
-            coming = thread.submit(next, pages, None) if len(page) >= api.PAGE else None
+            coming = thread.submit(copy_context().run, following) if len(page) >= api.PAGE else None
             yield page
-            page = coming.result() if coming else next(pages, None)
+            page = coming.result() if coming else following()

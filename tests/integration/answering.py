@@ -7,17 +7,19 @@ from typing import Any, Iterator
 
 from prefect.utilities.configuration import set_temporary_config
 
+from prefect_taskrun_tasks import api
 from prefect_taskrun_tasks.runner import settings
 
 
 @contextmanager
-def answering(status: int, *bodies: bytes, cut_off: int = 0) -> Iterator[None]:
+def answering(status: int, *bodies: bytes, cut_off: int = 0, patience: float = 0.0) -> Iterator[None]:
     """An API that answers with one body after the other, and everything after that with the last.
 
     Args:
         status: of HTTP.
         bodies: sent as they are.
         cut_off: bytes of each that the API announces, but does not send.
+        patience: for how many seconds this package asks again.
     """
     coming = list(bodies)
 
@@ -37,7 +39,8 @@ def answering(status: int, *bodies: bytes, cut_off: int = 0) -> Iterator[None]:
         thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
-            with set_temporary_config(settings(f"http://127.0.0.1:{server.server_port}")):
+            url = f"http://127.0.0.1:{server.server_port}"
+            with set_temporary_config(settings(url)), api.patience(patience):
                 yield
         finally:
             server.shutdown()

@@ -32,9 +32,11 @@ calls = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 
 
 @pytest.fixture(autouse=True)
-def _no_time_between_retries(mocker: Any) -> None:
+def _little_patience(mocker: Any) -> Iterator[None]:
     # prefect.Client waits for 63 s altogether
     mocker.patch("urllib3.util.retry.Retry.sleep")
+    with api.patience(0.0):
+        yield
 
 
 @pytest.fixture
@@ -92,9 +94,8 @@ def test_no_answer_is_told_with_what_was_being_done(call: Any, told: str) -> Non
     ],
 )
 def test_a_bad_answer_raises_what_prefect_raises(lib: Any, call: Any, status: int, body: bytes, error: Any) -> None:
-    with answering(status, body), pytest.raises(error) as raised:
+    with answering(status, body), pytest.raises(error):
         call(lib)
-    assert not isinstance(raised.value, errors.BackendUnreachable)
 
 
 @both

@@ -1,0 +1,178 @@
+"""A Prefect API that fails for a while: it is asked again, people are told once, and nothing happens twice."""
+
+import socket
+import struct
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
+from time import monotonic
+from typing import Any, Callable, Iterator, List
+
+import prefect
+import pytest
+import requests
+from driven import DrivenRun, register
+from prefect import Flow, task
+from prefect.utilities.configuration import set_temporary_config
+
+from prefect_taskrun_tasks import FlowRunView, api, create_flow_run, errors, get_task_run_result
+from prefect_taskrun_tasks.runner import settings
+from prefect_taskrun_tasks.server import Backend
+
+Fault = Callable[["Any", bytes], None]
+
+
+def _reset(handler: Any, answer: bytes) -> None:
+    """Instead of an answer the connection is reset."""
+    handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    handler.connection.close()
+
+
+def _reset_in_the_body(handler: Any, answer: bytes) -> None:
+    handler.send_response(200)
+    handler.send_header("Content-Length", str(len(answer)))
+    handler.end_headers()
+    handler.wfile.write(answer[: len(answer) // 2])
+    handler.wfile.flush()
+    _reset(handler, answer)
+
+
+def _answers(status: int, body: bytes = b"", **headers: str) -> Fault:
+    def fault(handler: Any, answer: bytes) -> None:
+        handler.send_response(status)
+        for name, value in headers.items():
+            handler.send_header(name.replace("_", "-"), value)
+        handler.send_header("Content-Length", str(len(body)))
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    return fault
+
+
+FAULTS = {
+    "reset": _reset,
+    "reset in the body": _reset_in_the_body,
+    "cut off": lambda handler, answer: _answers(200, answer[: len(answer) // 2])(handler, answer),
+    "html": _answers(200, b"<html>Bad gateway</html>"),
+    "a list": _answers(200, b"[]"),
+    "408": _answers(408),
+    "429": _answers(429, Retry_After="0"),
+    "500": _answers(500, b"{}"),
+    "502": _answers(502, b"<html>"),
+    "503": _answers(503),
+    "504": _answers(504),
+}
+
+
+@contextmanager
+def faulty(backend: Backend, faults: List[Fault]) -> Iterator[List[bytes]]:
+    """What stands between this process and its backend and spoils its answers while there are faults.
+
+    The backend has always done what it was asked to. Yields the bodies that were sent.
+    """
+    sent: List[bytes] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            sent.append(body)
+            answer = requests.post(backend.url, data=body, headers={"Content-Type": "application/json"}, timeout=10)
+            (faults.pop(0) if faults else _answers(200, answer.content))(self, answer.content)
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            with set_temporary_config(settings(f"http://127.0.0.1:{server.server_port}")):
+                yield sent
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@task
+def one() -> int:
+    return 1
+
+
+@pytest.fixture
+def child(backend: Backend) -> DrivenRun:
+    with Flow("child") as flow:
+        one()
+    return DrivenRun(flow)
+
+
+each_fault = pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+
+
+@each_fault
+def test_a_look_up_survives_a_fault(backend: Backend, child: DrivenRun, fault: Fault) -> None:
+    with faulty(backend, [fault, fault]) as sent:
+        assert FlowRunView.from_flow_run_id(child.id).flow_run_id == child.id
+    assert len(sent) == 3
+
+
+@each_fault
+def test_a_result_survives_faults(backend: Backend, child: DrivenRun, fault: Fault) -> None:
+    child.execute()
+    with faulty(backend, [fault] * 4):
+        assert get_task_run_result.run(child.id, "one-1") == 1
+
+
+@each_fault
+def test_a_child_whose_creation_was_not_acknowledged_is_created_once(backend: Backend, fault: Fault) -> None:
+    with Flow("child") as flow:
+        one()
+    flow_id = register(flow)
+    faults: List[Fault] = []
+    with faulty(backend, faults) as sent, prefect.context(task_run_id="4f6b3c1e-0000-4000-8000-000000000001"):
+        # the first request looks the flow up
+        faults += [_answers_truly, fault, fault]
+        created = create_flow_run.run(flow_name="child")
+    assert sum(b"create_flow_run(" in body for body in sent) == 3
+    assert [row["id"] for row in api.find("flow_run", {"flow_id": {"_eq": flow_id}}, fields="id")] == [created]
+
+
+def _answers_truly(handler: Any, answer: bytes) -> None:
+    _answers(200, answer)(handler, answer)
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404])
+def test_what_is_definitely_refused_is_not_asked_again(backend: Backend, child: DrivenRun, status: int) -> None:
+    refusal = _answers(status, b'{"errors": [{"message": "no"}]}')
+    with faulty(backend, [refusal]) as sent, pytest.raises(Exception, match=str(status)):
+        FlowRunView.from_flow_run_id(child.id)
+    assert len(sent) == 1
+
+
+def test_an_episode_of_faults_is_told_once_at_each_end(backend: Backend, child: DrivenRun, caplog: Any) -> None:
+    with faulty(backend, [_answers(502), _answers(503), _reset, _answers(408)]):
+        FlowRunView.from_flow_run_id(child.id)
+    told = [record.getMessage() for record in caplog.records if record.name.endswith("prefect_taskrun_tasks.api")]
+    assert len(told) == 2
+    assert "502" in told[0]
+    assert "answers again" in told[1]
+
+
+def test_the_api_says_when_to_ask_again(backend: Backend, child: DrivenRun) -> None:
+    started = monotonic()
+    with faulty(backend, [_answers(429, Retry_After="1")]):
+        FlowRunView.from_flow_run_id(child.id)
+    # a lower bound, not a limit: no slower machine fails it
+    assert monotonic() - started >= 1
+
+
+def test_patience_ends(backend: Backend, child: DrivenRun) -> None:
+    with faulty(backend, [_answers(503)] * 1000), api.patience(0.5), pytest.raises(errors.BackendUnreachable) as raised:
+        FlowRunView.from_flow_run_id(child.id)
+    assert child.id in str(raised.value)
+    assert "503" in str(raised.value)
+
+
+def test_no_pause_is_begun_that_would_outlast_the_patience(backend: Backend, child: DrivenRun) -> None:
+    refused = pytest.raises(errors.BackendUnreachable, match="429")
+    with faulty(backend, [_answers(429, Retry_After="3600")]), api.patience(5), refused:
+        FlowRunView.from_flow_run_id(child.id)
