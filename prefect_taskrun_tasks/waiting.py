@@ -1,17 +1,21 @@
 """Watching flow runs until they have finished."""
 
 import logging
+import math
 from datetime import timedelta
 from time import monotonic
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Set
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Set, Union
 
 import pendulum
-from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, stop_never, wait_exponential
+from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_exponential
 from tenacity.wait import wait_base
 
 from . import api
-from .errors import WaitTimeout
+from .errors import BackendUnreachable, InvalidArgument, NotFound, WaitTimeout, WrongType
 from .views import FlowRunLog, FlowRunView
+
+#: Seconds, or a `timedelta`, or None
+Timeout = Union[float, timedelta, None]
 
 #: How long a wait lasts at most, unless the caller says otherwise; that of prefect.backend 1.4.1
 LONGEST_WAIT = timedelta(hours=12)
@@ -40,41 +44,98 @@ def _poll_interval(slowest: float) -> wait_base:
     return wait_exponential(multiplier=min(0.1, slowest), exp_base=1.1, max=slowest)
 
 
+class Deadline:
+    """When a wait ends at the latest, on a clock that nobody sets.
+
+    Args:
+        max_duration: from now; None for without end. Zero, as Prefect takes it, leaves time for one look.
+        timeout: instead of `max_duration`, in seconds or as a `timedelta`.
+
+    Raises:
+        WrongType: `timeout` is no time (a `TypeError`).
+        InvalidArgument: `timeout` is not positive (a `ValueError`).
+    """
+
+    def __init__(self, max_duration: Optional[timedelta], timeout: Timeout = None) -> None:
+        if isinstance(timeout, bool) or not isinstance(timeout, (int, float, timedelta, type(None))):
+            raise WrongType(f"A timeout is a number of seconds or a timedelta, not {timeout!r}.")
+        given = max_duration if timeout is None else timeout
+        seconds = given.total_seconds() if isinstance(given, timedelta) else given
+        # written so that it also refuses nan
+        if timeout is not None and seconds is not None and not seconds > 0:
+            raise InvalidArgument(f"A timeout must be longer than 0 s, and not {timeout!r}.")
+        self._start = monotonic()
+        self._seconds = math.inf if seconds is None else seconds
+
+    @property
+    def left(self) -> float:
+        """Seconds, at least 0."""
+        return max(0.0, self._start + self._seconds - monotonic())
+
+    def missed_by(self, flow_run: FlowRunView) -> WaitTimeout:
+        """The error for a flow run that has not finished in time."""
+        return WaitTimeout(
+            f"Flow run {flow_run.flow_run_id} ({flow_run.name!r}) has not finished within "
+            f"{timedelta(seconds=round(self._seconds, 3))} and was left in state {flow_run.state} when last seen; "
+            f"waited for {monotonic() - self._start:.1f} s."
+        )
+
+
 def wait_until_finished(
-    flow_run: FlowRunView, poll_time: float = SLOWEST_POLL, max_duration: Optional[timedelta] = LONGEST_WAIT
+    flow_run: FlowRunView,
+    poll_time: float = SLOWEST_POLL,
+    max_duration: Optional[timedelta] = LONGEST_WAIT,
+    timeout: Timeout = None,
 ) -> FlowRunView:
-    """Blocks until a flow run has finished.
+    """Blocks until a flow run has finished. A Prefect API that is away meanwhile is waited for too.
 
     Args:
         flow_run: a view of it, which may be old.
         poll_time: seconds between two polls at most; they start closer together.
         max_duration: how long to wait at most; None for without end.
+        timeout: the same as `max_duration`, and instead of it, in seconds or as a `timedelta`.
 
     Returns:
         A view of the finished flow run.
 
     Raises:
+        InvalidArgument: `timeout` is not positive (a `ValueError`).
         WaitTimeout: it has not finished in time (a `RuntimeError`).
     """
+    deadline = Deadline(max_duration, timeout)
     if flow_run.state.is_finished():
         return flow_run
-    poll = Retrying(
-        retry=retry_if_result(lambda latest: not latest.state.is_finished()),
+    latest = flow_run
+
+    def poll() -> FlowRunView:
+        nonlocal latest
+        latest = _latest(latest, deadline)
+        return latest
+
+    until_finished = Retrying(
+        retry=retry_if_result(lambda seen: not seen.state.is_finished()),
         wait=_poll_interval(poll_time),
-        stop=stop_never if max_duration is None else stop_after_delay(max_duration),
+        stop=stop_after_delay(deadline.left),
     )
     try:
-        finished: FlowRunView = poll(flow_run.get_latest)
-    except RetryError as error:
-        raise _timed_out(error.last_attempt.result(), max_duration) from None
+        finished: FlowRunView = until_finished(poll)
+    except RetryError:
+        raise deadline.missed_by(latest) from None
     return finished
 
 
-def _timed_out(flow_run: FlowRunView, waited: Optional[timedelta]) -> WaitTimeout:
-    return WaitTimeout(
-        f"Flow run {flow_run.flow_run_id} ({flow_run.name!r}) has not finished within {waited} and was left in state "
-        f"{flow_run.state}."
-    )
+def _latest(flow_run: FlowRunView, deadline: Deadline) -> FlowRunView:
+    """A new view, which is asked for until the deadline, if the Prefect API does not answer."""
+    try:
+        with api.patience(deadline.left):
+            return flow_run.get_latest()
+    except BackendUnreachable as error:
+        raise deadline.missed_by(flow_run) from error
+    except NotFound as error:
+        raise NotFound(
+            f"Flow run {flow_run.flow_run_id} ({flow_run.name!r}) was deleted while it was waited for. It was in state "
+            f"{flow_run.state} when last seen."
+        ) from error
 
 
 def watch_flow_run(
@@ -83,6 +144,7 @@ def watch_flow_run(
     stream_logs: bool = True,
     max_duration: timedelta = LONGEST_WAIT,
     before_poll: Callable[[], None] = lambda: None,
+    timeout: Timeout = None,
 ) -> Iterator[FlowRunLog]:
     """What happens to a flow run, as it happens, until it has finished.
 
@@ -95,17 +157,21 @@ def watch_flow_run(
         stream_logs: yield its logs.
         max_duration: how long to watch at most.
         before_poll: called before the backend is asked; what it raises ends the watch.
+        timeout: the same as `max_duration`, and instead of it, in seconds or as a `timedelta`.
 
     Yields:
         `FlowRunLog` entries; those found by one poll are sorted by time.
 
     Raises:
+        InvalidArgument: the time to watch is not positive (a `ValueError`).
+        NotFound: there is no such flow run, or it was deleted (a `ValueError`).
         WaitTimeout: it has not finished in time (a `RuntimeError`).
 
     Example:
         >>> for log in watch_flow_run("<id>"):
         ...     print(log.timestamp, log.message)
     """
+    deadline = Deadline(max_duration, timeout)
     flow_run = FlowRunView.from_flow_run_id(flow_run_id)
     if flow_run.state.is_finished():
         if stream_states:
@@ -114,25 +180,24 @@ def watch_flow_run(
         return
 
     watch = _Watch(flow_run, stream_states, stream_logs)
-    deadline = monotonic() + max_duration.total_seconds()
 
     def poll() -> List[FlowRunLog]:
         before_poll()
-        return watch.poll()
+        return watch.poll(deadline)
 
     while not watch.flow_run.state.is_finished():
         # slow down while nothing happens, and start anew when something did
         until_news = Retrying(
             retry=retry_if_result(lambda news: not news and not watch.flow_run.state.is_finished()),
             wait=_poll_interval(SLOWEST_POLL),
-            stop=stop_after_delay(max(0.0, deadline - monotonic())),
+            stop=stop_after_delay(deadline.left),
         )
         try:
             yield from until_news(poll)
         except RetryError:
-            raise _timed_out(watch.flow_run, max_duration) from None
-        if monotonic() > deadline and not watch.flow_run.state.is_finished():
-            raise _timed_out(watch.flow_run, max_duration)
+            raise deadline.missed_by(watch.flow_run) from None
+        if not deadline.left and not watch.flow_run.state.is_finished():
+            raise deadline.missed_by(watch.flow_run)
     if stream_logs and not watch.has_last_logs():
         last_logs = Retrying(
             retry=retry_if_result(lambda logs: not logs),
@@ -156,9 +221,9 @@ class _Watch:
         self._next_agent_warning = monotonic() + AGENT_WARNING
         self._next_logs = monotonic()
 
-    def poll(self) -> List[FlowRunLog]:
+    def poll(self, deadline: Deadline) -> List[FlowRunLog]:
         """Asks once, for what is new."""
-        self.flow_run = self.flow_run.get_latest()
+        self.flow_run = _latest(self.flow_run, deadline)
         news: List[FlowRunLog] = []
         if self._stream_states:
             news += self._new_states() + self._agent_warning()

@@ -10,7 +10,7 @@ from prefect.engine.serializers import Serializer
 from .. import api
 from ..errors import ResultUnavailable
 from ..views import FlowRunView
-from ..waiting import LONGEST_WAIT, wait_until_finished
+from ..waiting import LONGEST_WAIT, Timeout, wait_until_finished
 from .defaults import defaults_from_constructor
 from .wait import check_is_not_current
 
@@ -57,6 +57,7 @@ class GetTaskRunResult(Task):
         max_duration: Optional[timedelta] = LONGEST_WAIT,
         result: Optional[Result] = None,
         serializer: Optional[Serializer] = None,
+        timeout: Timeout = None,
     ) -> Any:
         """Waits, then loads the result. Arguments are those of the class, and:
 
@@ -65,13 +66,15 @@ class GetTaskRunResult(Task):
             task_slug: the task's name within its flow, usually ``<task name>-1``.
             result: reads the result, instead of the `Result` that the child flow names. Usually not needed. (Given to
                 the constructor, `result` is where Prefect keeps what this task itself returns.)
+            timeout: how long to wait at most, instead of `max_duration`, in seconds or as a `timedelta`. (Given to the
+                constructor, `timeout` is Prefect's own limit for any task, which stops its thread or process.)
 
         Returns:
             The value; for a mapped task a list with the values of all children, in map order.
 
         Raises:
-            ValueError: `task_slug` is empty, `flow_run_id` is the current flow run's, or there is no such flow run or
-                task run.
+            ValueError: `task_slug` is empty, `flow_run_id` is the current flow run's, there is no such flow run or
+                task run, or the time to wait is not positive.
             WaitTimeout: the flow run has not finished in time (a `RuntimeError`).
             ResultUnavailable: there is no result, or it cannot be found (a `TypeError` or `ValueError`). If the flow
                 run failed, the message explains that.
@@ -85,6 +88,7 @@ class GetTaskRunResult(Task):
             FlowRunView.from_flow_run_id(flow_run_id),
             poll_time=poll_time,
             max_duration=max_duration,
+            timeout=timeout,
         )
         task_run = flow_run.get_task_run(task_slug=task_slug, map_index=map_index)
         try:

@@ -10,7 +10,7 @@ from prefect.engine.state import State
 
 from .. import api
 from ..views import FlowRunView
-from ..waiting import LONGEST_WAIT, watch_flow_run
+from ..waiting import LONGEST_WAIT, Timeout, watch_flow_run
 from .defaults import defaults_from_constructor
 
 
@@ -76,24 +76,28 @@ class WaitForFlowRun(Task):
         stream_logs: bool = False,
         raise_final_state: bool = False,
         max_duration: timedelta = LONGEST_WAIT,
+        timeout: Timeout = None,
     ) -> FlowRunView:
         """Waits. Arguments are those of the class, and:
 
         Args:
             flow_run_id: UUID of the flow run.
+            timeout: how long to wait at most, instead of `max_duration`, in seconds or as a `timedelta`. (Given to the
+                constructor, `timeout` is Prefect's own limit for any task, which stops its thread or process.)
 
         Returns:
             A view of the finished flow run.
 
         Raises:
-            ValueError: `flow_run_id` is the current flow run's, or there is no such flow run.
+            ValueError: `flow_run_id` is the current flow run's, there is no such flow run (any more), or the timeout
+                is not positive.
             WaitTimeout: it has not finished in time (a `RuntimeError`).
             prefect.engine.signals.PrefectStateSignal: with `raise_final_state`, the final state's signal; its message
                 explains a failure.
         """
         check_is_not_current(flow_run_id, "wait_for_flow_run")
         flow_run = FlowRunView.from_flow_run_id(flow_run_id)
-        for log in watch_flow_run(flow_run_id, stream_states, stream_logs, max_duration):
+        for log in watch_flow_run(flow_run_id, stream_states, stream_logs, max_duration, timeout=timeout):
             self.logger.log(log.level, f"Flow {flow_run.name!r}: {log.message}")
         finished = flow_run.get_latest()
         if raise_final_state:

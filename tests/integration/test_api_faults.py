@@ -2,6 +2,7 @@
 
 import socket
 import struct
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
@@ -11,13 +12,16 @@ from typing import Any, Callable, Iterator, List
 import prefect
 import pytest
 import requests
+from conftest import eventually
 from driven import DrivenRun, register
 from prefect import Flow, task
+from prefect.engine.state import Running, Success
 from prefect.utilities.configuration import set_temporary_config
 
-from prefect_taskrun_tasks import FlowRunView, api, create_flow_run, errors, get_task_run_result
+from prefect_taskrun_tasks import FlowRunView, api, create_flow_run, errors, get_task_run_result, wait_for_flow_run
 from prefect_taskrun_tasks.runner import settings
 from prefect_taskrun_tasks.server import Backend
+from prefect_taskrun_tasks.waiting import wait_until_finished
 
 Fault = Callable[["Any", bytes], None]
 
@@ -176,3 +180,39 @@ def test_no_pause_is_begun_that_would_outlast_the_patience(backend: Backend, chi
     refused = pytest.raises(errors.BackendUnreachable, match="429")
     with faulty(backend, [_answers(429, Retry_After="3600")]), api.patience(5), refused:
         FlowRunView.from_flow_run_id(child.id)
+
+
+@each_fault
+def test_a_wait_outlasts_faults_until_its_own_limit(backend: Backend, child: DrivenRun, fault: Fault) -> None:
+    child.enter(Running())
+    faults: List[Fault] = []
+    with faulty(backend, faults) as sent, ThreadPoolExecutor(1) as thread:
+        waiting = thread.submit(wait_for_flow_run.run, child.id, timeout=60)
+        eventually(lambda: len(sent) >= 3)
+        faults += [fault] * 3
+        eventually(lambda: not faults)
+        child.enter(Success())
+        assert waiting.result(60).state.is_successful()
+
+
+def test_a_wait_says_in_which_state_it_has_last_seen_a_flow_run_of_a_backend_that_went_away(
+    backend: Backend, child: DrivenRun
+) -> None:
+    child.enter(Running())
+    seen = FlowRunView.from_flow_run_id(child.id)
+    with faulty(backend, [_answers(503)] * 1000), pytest.raises(errors.WaitTimeout) as raised:
+        wait_until_finished(seen, timeout=0.5)
+    assert child.id in str(raised.value)
+    assert "Running" in str(raised.value)
+    assert isinstance(raised.value.__cause__, errors.BackendUnreachable)
+
+
+def test_a_flow_run_that_is_deleted_while_it_is_waited_for_ends_the_wait(backend: Backend, child: DrivenRun) -> None:
+    child.enter(Running())
+    seen = FlowRunView.from_flow_run_id(child.id)
+    child.client.graphql(
+        "mutation($input: delete_flow_run_input!) { delete_flow_run(input: $input) { success } }",
+        variables={"input": {"flow_run_id": child.id}},
+    )
+    with pytest.raises(errors.NotFound, match=f"{child.id}.*was deleted while it was waited for.*Running"):
+        wait_until_finished(seen, timeout=60)

@@ -43,7 +43,7 @@ def test_a_task_takes_the_arguments_of_prefects(name: str) -> None:
     assert mine[: len(theirs)] == theirs
 
 
-def test_only_get_task_run_result_takes_more() -> None:
+def test_waiting_takes_more() -> None:
     extra = {
         name: sorted(
             set(inspect.signature(getattr(ours, name).run).parameters)
@@ -53,8 +53,8 @@ def test_only_get_task_run_result_takes_more() -> None:
     }
     assert extra == {
         "create_flow_run": [],
-        "get_task_run_result": ["max_duration", "result", "serializer"],
-        "wait_for_flow_run": [],
+        "get_task_run_result": ["max_duration", "result", "serializer", "timeout"],
+        "wait_for_flow_run": ["timeout"],
     }
 
 
@@ -177,7 +177,7 @@ def test_a_flow_survives_cloudpickle(lib: Any) -> None:
 
 @pytest.mark.parametrize("name", TASKS)
 def test_the_backend_is_told_of_the_same_inputs(name: str) -> None:
-    ours_only = ("max_duration", "result", "serializer")
+    ours_only = ("max_duration", "result", "serializer", "timeout")
 
     def inputs(lib: Any) -> Dict[str, bool]:
         with Flow("parent") as flow:
@@ -214,6 +214,8 @@ def test_the_defaults_of_a_class_are_those_of_its_run(kind: Any) -> None:
     optional = {name: it.default for name, it in of_run.items() if it.default is not inspect.Parameter.empty}
     # to the constructor, `result` is where Prefect keeps what the task itself returns
     optional.pop("result", None)
+    # and `timeout` its limit for any task
+    optional.pop("timeout", None)
     assert {name: of_class[name].default for name in optional} == optional
 
 
