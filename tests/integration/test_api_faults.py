@@ -4,6 +4,7 @@ import socket
 import struct
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
 from time import monotonic
@@ -186,8 +187,9 @@ def test_no_pause_is_begun_that_would_outlast_the_patience(backend: Backend, chi
 def test_a_wait_outlasts_faults_until_its_own_limit(backend: Backend, child: DrivenRun, fault: Fault) -> None:
     child.enter(Running())
     faults: List[Fault] = []
-    with faulty(backend, faults) as sent, ThreadPoolExecutor(1) as thread:
-        waiting = thread.submit(wait_for_flow_run.run, child.id, timeout=60)
+    # the patience of a single request is over at once, the wait's is not
+    with faulty(backend, faults) as sent, ThreadPoolExecutor(1) as thread, api.patience(0):
+        waiting = thread.submit(copy_context().run, wait_for_flow_run.run, child.id, timeout=60)
         eventually(lambda: len(sent) >= 3)
         faults += [fault] * 3
         eventually(lambda: not faults)
