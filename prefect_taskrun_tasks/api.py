@@ -11,7 +11,6 @@ from typing import Any, Dict, Iterator, List, Optional
 import prefect
 import requests
 from prefect.exceptions import AuthorizationError, ClientError
-from prefect.utilities.graphql import format_graphql_request_error
 from prefect.utilities.logging import get_logger
 from requests.exceptions import ChunkedEncodingError
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_before_delay, wait_random_exponential
@@ -105,6 +104,14 @@ def _pause(attempt: RetryCallState) -> float:
     return float(asked) if asked.isdecimal() else _backoff(attempt)
 
 
+class _Session(requests.Session):
+    """Connections without retries of their own, on which no request outlasts the patience by more than a second."""
+
+    def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
+        options["timeout"] = min(options["timeout"], max(1.0, _patience.get()))
+        return super().send(request, **options)
+
+
 class _Client(prefect.Client):
     """Prefect's client, over connections that are kept, and patient with an API that is not there for a while.
 
@@ -112,19 +119,9 @@ class _Client(prefect.Client):
     created with an idempotency key, which prefect.Client.create_flow_run always sends.
     """
 
-    def _send_request(
-        self,
-        session: requests.Session,
-        method: str,
-        url: str,
-        params: Any = None,
-        headers: Any = None,
-        rate_limit_counter: int = 1,
-    ) -> requests.Response:
-        # prefect.Client._request makes a session for each request, whose adapters know neither a time limit nor
-        # answers that are cut off (client/client.py); one of each thread's own is kept instead
-        if not hasattr(_connections, "session"):
-            _connections.session = requests.Session()
+    def _send_request(self, session: requests.Session, *args: Any, **kwargs: Any) -> requests.Response:
+        # prefect.Client._request makes a session for each request (client/client.py); a thread's own is kept instead
+        kept = _connections.__dict__.setdefault("session", _Session())
         attempts = Retrying(
             retry=retry_if_exception(_may_pass),
             wait=_pause,
@@ -133,24 +130,18 @@ class _Client(prefect.Client):
             before_sleep=_faults.failed,
             reraise=True,
         )
-        response: requests.Response = attempts(self._send_once, method, url, params, headers)
+        response: requests.Response = attempts(self._send_once, kept, *args, **kwargs)
         _faults.answered()
         return response
 
-    def _send_once(self, method: str, url: str, params: Any, headers: Any) -> requests.Response:
-        timeout = min(prefect.context.config.cloud.request_timeout, max(1.0, _patience.get()))
-        response: requests.Response = _connections.session.request(
-            method, url, json=params, headers=headers, timeout=timeout
-        )
-        if response.status_code in _PASSING:
-            response.raise_for_status()
+    def _send_once(self, session: requests.Session, *args: Any, **kwargs: Any) -> requests.Response:
+        # by then prefect.Client has given up to wait for the end of a rate limit, which takes it three minutes a time
+        attempt = prefect.config.cloud.rate_limiting.max_retries + 1
+        response = super()._send_request(session, *args, **kwargs, rate_limit_counter=attempt)
         announced = response.headers.get("Content-Length")
         if announced and "Content-Encoding" not in response.headers and len(response.content) < int(announced):
             # urllib3 notices from version 2 on
             raise ChunkedEncodingError(f"{len(response.content)} of {announced} bytes came")
-        if response.status_code == 400:
-            raise _refused(response)
-        response.raise_for_status()
         try:
             is_object = isinstance(response.json(), dict)
         except ValueError:
@@ -158,16 +149,6 @@ class _Client(prefect.Client):
         if not is_object:
             raise BadAnswer(response.text[:500])
         return response
-
-
-def _refused(response: requests.Response) -> Exception:
-    """The error for a document that the API cannot execute, in the words of prefect.Client."""
-    error = requests.HTTPError(f"400 Client Error: {response.reason} for url: {response.url}", response=response)
-    try:
-        message = format_graphql_request_error(response)
-    except Exception:
-        message = response.text[:500]
-    return ClientError(f"{error}\n{message}")
 
 
 # a process that was forked must not write to the connections of the thread that did it

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from contextlib import contextmanager
 from datetime import timedelta
 from time import monotonic
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Set, Union
@@ -80,6 +81,20 @@ class Deadline:
             f"waited for {monotonic() - self._start:.1f} s."
         )
 
+    @contextmanager
+    def awaiting(self, seen: FlowRunView) -> Iterator[None]:
+        """Within the block, a Prefect API that does not answer is asked until the deadline."""
+        try:
+            with api.patience(self.left):
+                yield
+        except BackendUnreachable as error:
+            raise self.missed_by(seen) from error
+        except NotFound as error:
+            raise NotFound(
+                f"Flow run {seen.flow_run_id} ({seen.name!r}) was deleted while it was waited for. It was in state "
+                f"{seen.state} when last seen."
+            ) from error
+
 
 def wait_until_finished(
     flow_run: FlowRunView,
@@ -109,7 +124,8 @@ def wait_until_finished(
 
     def poll() -> FlowRunView:
         nonlocal latest
-        latest = _latest(latest, deadline)
+        with deadline.awaiting(latest):
+            latest = latest.get_latest()
         return latest
 
     until_finished = Retrying(
@@ -122,20 +138,6 @@ def wait_until_finished(
     except RetryError:
         raise deadline.missed_by(latest) from None
     return finished
-
-
-def _latest(flow_run: FlowRunView, deadline: Deadline) -> FlowRunView:
-    """A new view, which is asked for until the deadline, if the Prefect API does not answer."""
-    try:
-        with api.patience(deadline.left):
-            return flow_run.get_latest()
-    except BackendUnreachable as error:
-        raise deadline.missed_by(flow_run) from error
-    except NotFound as error:
-        raise NotFound(
-            f"Flow run {flow_run.flow_run_id} ({flow_run.name!r}) was deleted while it was waited for. It was in state "
-            f"{flow_run.state} when last seen."
-        ) from error
 
 
 def watch_flow_run(
@@ -183,7 +185,12 @@ def watch_flow_run(
 
     def poll() -> List[FlowRunLog]:
         before_poll()
-        return watch.poll(deadline)
+        with deadline.awaiting(watch.flow_run):
+            return watch.poll()
+
+    def poll_logs() -> List[FlowRunLog]:
+        with deadline.awaiting(watch.flow_run):
+            return watch.new_logs()
 
     while not watch.flow_run.state.is_finished():
         # slow down while nothing happens, and start anew when something did
@@ -205,7 +212,7 @@ def watch_flow_run(
             stop=stop_after_delay(LAST_LOGS),
             retry_error_callback=lambda attempts: [],
         )
-        yield from last_logs(watch.new_logs)
+        yield from last_logs(poll_logs)
 
 
 class _Watch:
@@ -221,9 +228,9 @@ class _Watch:
         self._next_agent_warning = monotonic() + AGENT_WARNING
         self._next_logs = monotonic()
 
-    def poll(self, deadline: Deadline) -> List[FlowRunLog]:
+    def poll(self) -> List[FlowRunLog]:
         """Asks once, for what is new."""
-        self.flow_run = _latest(self.flow_run, deadline)
+        self.flow_run = self.flow_run.get_latest()
         news: List[FlowRunLog] = []
         if self._stream_states:
             news += self._new_states() + self._agent_warning()

@@ -3,7 +3,7 @@
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
-from typing import Any, Iterator
+from typing import Any, Iterator, Type
 
 from prefect.utilities.configuration import set_temporary_config
 
@@ -12,14 +12,27 @@ from prefect_taskrun_tasks.runner import settings
 
 
 @contextmanager
-def answering(status: int, *bodies: bytes, cut_off: int = 0, patience: float = 0.0) -> Iterator[None]:
-    """An API that answers with one body after the other, and everything after that with the last.
+def serving(handler: Type[BaseHTTPRequestHandler]) -> Iterator[None]:
+    """For the block, this process's Prefect talks to a server of this machine."""
+    with HTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            with set_temporary_config(settings(f"http://127.0.0.1:{server.server_port}")):
+                yield
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@contextmanager
+def answering(status: int, *bodies: bytes, cut_off: int = 0) -> Iterator[None]:
+    """An API that answers with one body after the other, and everything after that with the last. It is asked once.
 
     Args:
         status: of HTTP.
         bodies: sent as they are.
         cut_off: bytes of each that the API announces, but does not send.
-        patience: for how many seconds this package asks again.
     """
     coming = list(bodies)
 
@@ -35,13 +48,5 @@ def answering(status: int, *bodies: bytes, cut_off: int = 0, patience: float = 0
         def log_message(self, *args: Any) -> None:
             pass
 
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            url = f"http://127.0.0.1:{server.server_port}"
-            with set_temporary_config(settings(url)), api.patience(patience):
-                yield
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(Handler), api.patience(0):
+        yield

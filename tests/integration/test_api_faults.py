@@ -5,26 +5,33 @@ import struct
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from threading import Thread
+from http.server import BaseHTTPRequestHandler
+from threading import Event
 from time import monotonic
 from typing import Any, Callable, Iterator, List
 
 import prefect
 import pytest
 import requests
+from answering import serving
 from conftest import eventually
 from driven import DrivenRun, register
 from prefect import Flow, task
 from prefect.engine.state import Running, Success
-from prefect.utilities.configuration import set_temporary_config
 
-from prefect_taskrun_tasks import FlowRunView, api, create_flow_run, errors, get_task_run_result, wait_for_flow_run
-from prefect_taskrun_tasks.runner import settings
+from prefect_taskrun_tasks import (
+    FlowRunView,
+    api,
+    create_flow_run,
+    errors,
+    get_task_run_result,
+    wait_for_flow_run,
+    watch_flow_run,
+)
 from prefect_taskrun_tasks.server import Backend
 from prefect_taskrun_tasks.waiting import wait_until_finished
 
-Fault = Callable[["Any", bytes], None]
+Fault = Callable[[Any, bytes], None]
 
 
 def _reset(handler: Any, answer: bytes) -> None:
@@ -87,15 +94,8 @@ def faulty(backend: Backend, faults: List[Fault]) -> Iterator[List[bytes]]:
         def log_message(self, *args: Any) -> None:
             pass
 
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            with set_temporary_config(settings(f"http://127.0.0.1:{server.server_port}")):
-                yield sent
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(Handler):
+        yield sent
 
 
 @task
@@ -218,3 +218,40 @@ def test_a_flow_run_that_is_deleted_while_it_is_waited_for_ends_the_wait(backend
     )
     with pytest.raises(errors.NotFound, match=f"{child.id}.*was deleted while it was waited for.*Running"):
         wait_until_finished(seen, timeout=60)
+
+
+def test_logs_are_asked_for_until_the_limit_of_the_wait(backend: Backend, child: DrivenRun) -> None:
+    child.enter(Running())
+    child.log("on its way")
+    faults: List[Fault] = []
+    with faulty(backend, faults), api.patience(0):
+        watch = watch_flow_run(child.id, stream_states=False, timeout=60)
+        # the first look at the flow run, the first poll of it, then the logs
+        faults += [_answers_truly, _answers_truly, _answers(503), _reset]
+        assert next(watch).message == "on its way"
+        assert not faults
+
+
+def test_the_last_logs_are_asked_for_until_the_limit_of_the_wait(backend: Backend, child: DrivenRun) -> None:
+    child.enter(Running())
+    faults: List[Fault] = []
+    with faulty(backend, faults), api.patience(0):
+        watch = watch_flow_run(child.id, timeout=60)
+        next(watch)
+        child.enter(Success())
+        # the poll that finds the end, its logs, and then those that come late
+        faults += [_answers_truly, _answers_truly, _answers(503), _answers(503)]
+        list(watch)
+        assert not faults
+
+
+def test_a_request_that_is_not_answered_does_not_outlast_the_wait(backend: Backend, child: DrivenRun) -> None:
+    child.enter(Running())
+    seen = FlowRunView.from_flow_run_id(child.id)
+    over = Event()
+    with faulty(backend, [lambda handler, answer: over.wait(60)]), pytest.raises(errors.WaitTimeout) as raised:
+        try:
+            wait_until_finished(seen, timeout=1)
+        finally:
+            over.set()
+    assert isinstance(raised.value.__cause__.__cause__, requests.Timeout)

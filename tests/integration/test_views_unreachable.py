@@ -94,8 +94,9 @@ def test_no_answer_is_told_with_what_was_being_done(call: Any, told: str) -> Non
     ],
 )
 def test_a_bad_answer_raises_what_prefect_raises(lib: Any, call: Any, status: int, body: bytes, error: Any) -> None:
-    with answering(status, body), pytest.raises(error):
+    with answering(status, body), pytest.raises(error) as raised:
         call(lib)
+    assert isinstance(raised.value, errors.BackendUnreachable) == (lib is ours and status == 500)
 
 
 @both
