@@ -137,7 +137,7 @@ class _Client(prefect.Client):
     def _send_once(self, session: requests.Session, *args: Any, **kwargs: Any) -> requests.Response:
         # by then prefect.Client has given up to wait for the end of a rate limit, which takes it three minutes a time
         attempt = prefect.config.cloud.rate_limiting.max_retries + 1
-        response = super()._send_request(session, *args, **kwargs, rate_limit_counter=attempt)
+        response = super()._send_request(session, *args, **{**kwargs, "rate_limit_counter": attempt})
         announced = response.headers.get("Content-Length")
         if announced and "Content-Encoding" not in response.headers and len(response.content) < int(announced):
             # urllib3 notices from version 2 on

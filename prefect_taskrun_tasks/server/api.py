@@ -32,12 +32,10 @@ class Api:
 
     Args:
         database: where everything is kept.
-        on_queued: called when a flow run has become ready for an agent.
     """
 
-    def __init__(self, database: Database, on_queued: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._on_queued = on_queued
         self._schema = schema.build()
         assert self._schema.mutation_type is not None
         #: mutation name -> the rule of that name
@@ -111,10 +109,7 @@ class Api:
             "core_version": headers.get("x-prefect-core-version"),
         }
         with self._database.write(**caller) as tx:
-            value = self._rules[field.name](tx, **field.arguments["input"])
-        if tx.queued:
-            self._on_queued()
-        return value
+            return self._rules[field.name](tx, **field.arguments["input"])
 
 
 def _read(connection: Connection, field: Selection) -> Any:

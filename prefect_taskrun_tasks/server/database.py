@@ -5,7 +5,7 @@ import os
 import sqlite3
 import threading
 from contextlib import contextmanager
-from typing import IO, Any, Dict, Iterable, Iterator, List, Mapping, Optional
+from typing import IO, Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional
 
 from sqlalchemy import Connection, Table, create_engine, event, make_url, select
 from sqlalchemy.exc import ArgumentError, DatabaseError
@@ -46,6 +46,8 @@ class Transaction:
         self.core_version = core_version
         #: a run became ready for an agent: agents are told once the transaction is stored
         self.queued = False
+        #: a flow run changed its state, or is gone: who waits for that is told
+        self.news = False
 
     def rows(self, statement: Any) -> List[Row]:
         return [dict(row) for row in self.connection.execute(statement).mappings()]
@@ -74,6 +76,7 @@ class Transaction:
 
     def delete(self, table: Table, *where: Any) -> int:
         """Deletes the rows that match, and all that hangs on them; returns how many matched."""
+        self.news = True
         return self.connection.execute(table.delete().where(*where)).rowcount
 
 
@@ -82,13 +85,15 @@ class Database:
 
     Args:
         url: ``sqlite:///relative.db``, ``sqlite:////absolute.db``.
+        on_stored: called with each write transaction once it is stored.
 
     Raises:
         DatabaseUnusable: the URL is not SQLite's, the file cannot be opened, is no database, or was written by
             a newer version of this package.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, on_stored: Callable[[Transaction], None] = lambda tx: None) -> None:
+        self._on_stored = on_stored
         try:
             parsed = make_url(url)
         except ArgumentError as error:
@@ -143,7 +148,9 @@ class Database:
     def write(self, **caller: Any) -> Iterator[Transaction]:
         """A write transaction: stored when the block ends, undone when it raises."""
         with self._write_connection() as connection:
-            yield Transaction(connection, **caller)
+            tx = Transaction(connection, **caller)
+            yield tx
+        self._on_stored(tx)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:

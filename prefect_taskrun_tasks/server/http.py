@@ -7,18 +7,19 @@ import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from typing import Any, AsyncIterator, Iterable, Optional
+from typing import Any, AsyncIterator, Iterable, Mapping, Optional, Tuple
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from .api import Api
-from .database import CONNECTIONS, Database
+from .database import CONNECTIONS, Database, Transaction
+from .news import News, is_empty, preferred_hold
 from .poke import Poker
 from .services import Services
 
@@ -36,8 +37,8 @@ class PortUnavailable(Exception):
     """The address cannot be listened on."""
 
 
-def _json(status: int, value: Any) -> Response:
-    return Response(json.dumps(value), status, media_type="application/json")
+def _json(status: int, value: Any, headers: Optional[Mapping[str, str]] = None) -> Response:
+    return Response(json.dumps(value), status, headers, media_type="application/json")
 
 
 def _refused(status: int, message: str) -> Response:
@@ -71,15 +72,16 @@ class Backend:
     ) -> None:
         self._host = host
         self._socket = _listen(host, port)
+        self._poker = Poker(agent_addresses)
+        self._news = News()
         try:
-            self._database = Database(database_url)
+            self._database = Database(database_url, self._stored)
             self._database.reserve()
         except BaseException:
             self._socket.close()
             raise
-        self._poker = Poker(agent_addresses)
-        self._services = Services(self._database, self._poker.poke)
-        self._api = Api(self._database, self._poker.poke)
+        self._services = Services(self._database)
+        self._api = Api(self._database)
         # writing goes one by one anyway; with threads of its own, reading never waits for it
         self._readers = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="read")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="write")
@@ -96,6 +98,7 @@ class Backend:
 
         @asynccontextmanager
         async def lifespan(app: Starlette) -> AsyncIterator[None]:
+            self._news.start()
             self._poker.start()
             self._services.start()
             yield
@@ -116,6 +119,12 @@ class Backend:
         guard = Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
         return Starlette(routes=routes, lifespan=lifespan, middleware=[guard])
 
+    def _stored(self, tx: Transaction) -> None:
+        if tx.queued:
+            self._poker.poke()
+        if tx.news:
+            self._news.tell()
+
     async def _health(self, request: Request) -> Response:
         return _json(200, {"status": "ok"})
 
@@ -130,14 +139,23 @@ class Backend:
                 body += chunk
         if len(body) > LARGEST_BODY:
             return _refused(413, f"The request is larger than {LARGEST_BODY} bytes.")
-        loop = asyncio.get_running_loop()
-
-        def answer() -> Response:
-            return _json(*self._api.answer(bytes(body), request.headers))
-
         # a query that only looks like a mutation is answered all the same
         workers = self._writer if b"mutation" in body else self._readers
-        return await loop.run_in_executor(workers, answer)
+        loop = asyncio.get_running_loop()
+
+        async def ask() -> Tuple[int, Any]:
+            return await loop.run_in_executor(workers, self._api.answer, bytes(body), request.headers)
+
+        seconds = None if workers is self._writer else preferred_hold(request.headers)
+        if seconds is None:
+            return _json(*await ask())
+        applied = {"Preference-Applied": f"wait={seconds}"}
+        coming = self._news.coming
+        status, answer = await ask()
+        if not seconds or not is_empty(answer):
+            return _json(status, answer, applied)
+        held = self._news.hold(coming, ask, seconds, lambda: self._server.should_exit)
+        return StreamingResponse(held, headers=applied, media_type="application/json")
 
     def serve(self) -> None:
         """Serves until the process is told to stop (SIGINT, SIGTERM)."""

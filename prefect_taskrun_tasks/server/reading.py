@@ -5,6 +5,7 @@ Everything follows the table metadata. A request costs one statement for its roo
 that it selects, however many rows there are.
 """
 
+import json
 import operator
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
@@ -71,9 +72,24 @@ COMPARISONS: Dict[str, Callable[[Any, Any], Any]] = {
     "_lte": operator.le,
     "_in": lambda column, values: column.in_(values),
     "_nin": lambda column, values: column.not_in(values),
+    "_contains": lambda column, wanted: _contains(column, wanted),
     "_ilike": lambda column, pattern: column.ilike(pattern),
     "_is_null": lambda column, null: column.is_(None) if null else column.is_not(None),
 }
+
+
+def _contains(column: Any, wanted: Any, path: Tuple[str, ...] = ()) -> "ColumnElement[bool]":
+    """Whether a JSON column holds `wanted`, as PostgreSQL's ``@>`` has it: objects with these items, scalars alike."""
+    if isinstance(wanted, dict):
+        return and_(true(), *[_contains(column, value, (*path, key)) for key, value in wanted.items()])
+    if not path or isinstance(wanted, list) or any('"' in key for key in path):
+        raise Refused(f"_contains takes an object of objects and scalars, with plain keys, and not {wanted!r}.")
+    if wanted is None or isinstance(wanted, bool):
+        # null, true and false are types of SQLite's JSON
+        kind = func.json_type(column, "$" + "".join(f'."{key}"' for key in path))
+        return kind == json.dumps(wanted)
+    found: ColumnElement[bool] = column[path].as_string() == wanted
+    return found
 
 
 def condition(source: FromClause, table: Table, where: Optional[Shaped]) -> "ColumnElement[bool]":

@@ -135,15 +135,11 @@ class Services:
 
     Args:
         database: what they work on.
-        on_queued: called after a pass that made a flow run ready for an agent.
         intervals: service -> seconds.
     """
 
-    def __init__(
-        self, database: Database, on_queued: Callable[[], None], intervals: Optional[Dict[Pass, float]] = None
-    ) -> None:
+    def __init__(self, database: Database, intervals: Optional[Dict[Pass, float]] = None) -> None:
         self._database = database
-        self._on_queued = on_queued
         self._stopped = threading.Event()
         self._threads: List[threading.Thread] = [
             threading.Thread(target=self._loop, args=item, name=item[0].__name__, daemon=True)
@@ -166,7 +162,5 @@ class Services:
             try:
                 with self._database.write() as tx:
                     service(tx)
-                if tx.queued:
-                    self._on_queued()
             except Exception:
                 logger.exception("A pass of the service %r failed; the next one is in %s s", service.__name__, interval)

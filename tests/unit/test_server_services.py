@@ -202,9 +202,9 @@ def test_a_broken_schedule_does_not_keep_other_flows_from_running(tx: Transactio
 
 def test_services_run_at_their_intervals_and_survive_a_pass_that_fails(tmp_path: Path) -> None:
     """The intervals are those of a test; the threads are real."""
-    database = Database(f"sqlite:///{tmp_path / 'prefect.db'}")
     passes: List[str] = []
     told: List[str] = []
+    database = Database(f"sqlite:///{tmp_path / 'prefect.db'}", lambda tx: told.append("queued") if tx.queued else None)
 
     def fails(tx: Transaction) -> None:
         passes.append("fails")
@@ -213,7 +213,7 @@ def test_services_run_at_their_intervals_and_survive_a_pass_that_fails(tmp_path:
     def queues(tx: Transaction) -> None:
         tx.queued = True
 
-    running = services.Services(database, lambda: told.append("queued"), {fails: 0.01, queues: 0.01})
+    running = services.Services(database, {fails: 0.01, queues: 0.01})
     running.start()
     eventually(lambda: len(passes) > 2 and told)
     running.stop()

@@ -28,7 +28,7 @@ from prefect_taskrun_tasks.server import tables
 from prefect_taskrun_tasks.server.clock import ago
 from prefect_taskrun_tasks.server.database import Transaction
 from prefect_taskrun_tasks.server.errors import Refused
-from prefect_taskrun_tasks.server.rules import agents, flow_runs, states
+from prefect_taskrun_tasks.server.rules import agents, states
 
 START = "2031-01-01T00:00:00.000000+00:00"
 
@@ -369,7 +369,7 @@ def test_only_cancelled_reaches_down_to_task_runs(tx: Transaction, run_id: str, 
 @pytest.mark.parametrize("name", states.FINISHED)
 def test_cancelling_a_finished_run_changes_nothing(tx: Transaction, run_id: str, name: str) -> None:
     stored.set_state(tx, run_id, name)
-    assert flow_runs.cancel_flow_run(tx, run_id) == {"state": name}
+    assert states.cancel_flow_run(tx, run_id) == {"state": name}
     assert stored.history(tx, run_id) == ["Scheduled", name]
 
 
@@ -388,13 +388,13 @@ def test_a_run_with_a_process_is_asked_to_stop_and_one_without_is_cancelled(
     tx: Transaction, run_id: str, before: str, after: str
 ) -> None:
     stored.set_state(tx, run_id, before)
-    assert flow_runs.cancel_flow_run(tx, run_id) == {"state": after}
+    assert states.cancel_flow_run(tx, run_id) == {"state": after}
     assert stored.flow_run(tx, run_id)["state"] == after
 
 
 def test_cancelling_an_unknown_run_is_refused(tx: Transaction) -> None:
     with pytest.raises(Refused, match="not found"):
-        flow_runs.cancel_flow_run(tx, tables.new_id())
+        states.cancel_flow_run(tx, tables.new_id())
 
 
 def test_cancelling_takes_as_many_statements_for_many_task_runs_as_for_few(tx: Transaction) -> None:

@@ -9,7 +9,7 @@ from .. import tables
 from ..clock import now
 from ..database import Row, Transaction
 from ..errors import Refused
-from . import states
+from . import children, states
 
 _ADJECTIVES = """
     amber brave brisk calm clever copper coral crimson daring eager emerald fearless gentle golden happy hazel honest
@@ -68,6 +68,8 @@ def create_flow_run(
     )
     _create_task_runs(tx, id, flow)
     states.set_start(tx, id, "Flow run scheduled.", scheduled_start_time)
+    if children.is_orphaned(tx, {"context": context}):
+        states.cancel_flow_run(tx, id)
     return {"id": id}
 
 
@@ -138,24 +140,6 @@ def _create_task_runs(tx: Transaction, flow_run_id: str, flow: Row) -> None:
     tx.insert_many(tables.task_run, created)
     history = {**latest, "timestamp": timestamp, "message": state["message"]}
     tx.insert_many(tables.task_run_state, [{**history, "task_run_id": run["id"]} for run in created])
-
-
-def _existing(tx: Transaction, flow_run_id: str) -> Row:
-    run = tx.get(tables.flow_run, flow_run_id)
-    if run is None:
-        raise Refused(f"Flow run {flow_run_id} not found.")
-    return run
-
-
-def cancel_flow_run(tx: Transaction, flow_run_id: str) -> Row:
-    """A run that has a process is asked to stop; one that has none is cancelled at once."""
-    run = _existing(tx, flow_run_id)
-    if run["state"] in states.FINISHED:
-        return {"state": run["state"]}
-    name = "Cancelling" if run["state"] in ("Running", "Cancelling") else "Cancelled"
-    state = {"type": name, "message": f"Flow run is {name.lower()}"}
-    states.set_flow_run_states(tx, [{"flow_run_id": flow_run_id, "state": state}])
-    return {"state": name}
 
 
 def delete_flow_run(tx: Transaction, flow_run_id: str) -> Row:

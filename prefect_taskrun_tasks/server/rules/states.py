@@ -10,6 +10,7 @@ from .. import tables
 from ..clock import ago, normal, now
 from ..database import Row, Transaction
 from ..errors import Refused
+from . import children
 
 State = Dict[str, Any]
 
@@ -102,6 +103,8 @@ def record_all(tx: Transaction, kind: Kind, runs: Sequence[Row], state: State) -
     )
     if state["type"] in SCHEDULED:
         tx.queued = True
+    if kind is FLOW_RUN:
+        tx.news = True
 
 
 def _recorded(kind: Kind, run: Row, state: State) -> Tuple[Dict[str, Any], Dict[str, Any]]:
@@ -153,9 +156,30 @@ def _set_flow_run_state(tx: Transaction, flow_run_id: str, state: State) -> Row:
     if name == "Cancelled":
         _cancel_task_runs(tx, flow_run_id, state)
     record(tx, FLOW_RUN, run, state)
+    if name in ("Cancelling", "Cancelled"):
+        _cancel_children(tx, run)
     if name == "Submitted" and tx.agent_id and tx.get(tables.agent, tx.agent_id):
         tx.update(tables.flow_run, tables.flow_run.c.id == flow_run_id, agent_id=tx.agent_id)
     return {"id": run["id"], "status": "SUCCESS"}
+
+
+def cancel_flow_run(tx: Transaction, flow_run_id: str) -> Row:
+    """A run that has a process is asked to stop; one that has none is cancelled at once."""
+    run = tx.get(tables.flow_run, flow_run_id)
+    if run is None:
+        raise Refused(f"Flow run {flow_run_id} not found.")
+    if run["state"] in FINISHED:
+        return {"state": run["state"]}
+    name = "Cancelling" if run["state"] in ("Running", "Cancelling") else "Cancelled"
+    _set_flow_run_state(tx, flow_run_id, {"type": name, "message": f"Flow run is {name.lower()}"})
+    return {"state": name}
+
+
+def _cancel_children(tx: Transaction, parent: Row) -> None:
+    for child in children.cancelled_with_parent(tx, parent):
+        # a run that is its own ancestor would go on for ever
+        if child["state"] != "Cancelling":
+            cancel_flow_run(tx, child["id"])
 
 
 def _is_replay(tx: Transaction, run: Row, state: State) -> bool:

@@ -1,0 +1,34 @@
+"""Child flow runs: whose they are, and which are cancelled together with their parent."""
+
+from typing import List
+
+from sqlalchemy import select
+
+from .. import tables
+from ..database import Row, Transaction
+
+#: Where a child's context says whose child it is: what this package's `create_flow_run` writes
+LINEAGE = "prefect_taskrun_tasks"
+
+
+def cancelled_with_parent(tx: Transaction, parent: Row) -> List[Row]:
+    """Children of a flow run whose parent close policy is to cancel them. Some may have finished."""
+    runs = tables.flow_run
+    statement = select(runs).where(
+        # a child is younger than its parent, and most others are not
+        runs.c.created >= parent["created"],
+        runs.c.context[(LINEAGE, "parent_flow_run_id")].as_string() == parent["id"],
+        runs.c.context[(LINEAGE, "parent_close_policy")].as_string() == "cancel",
+    )
+    return tx.rows(statement)
+
+
+def is_orphaned(tx: Transaction, child: Row) -> bool:
+    """Whether a flow run would have been cancelled with its parent, had it been there already."""
+    lineage = (child["context"] or {}).get(LINEAGE)
+    if not isinstance(lineage, dict) or lineage.get("parent_close_policy") != "cancel":
+        return False
+    parent = tx.row(
+        select(tables.flow_run.c.state).where(tables.flow_run.c.id == str(lineage.get("parent_flow_run_id")))
+    )
+    return parent is not None and parent["state"] in ("Cancelling", "Cancelled")
