@@ -8,13 +8,15 @@ from .tasks import (
     CancelFlowRun,
     CreateFlowRun,
     GetTaskRunResult,
+    MapFlowRun,
     WaitForFlowRun,
     cancel_flow_run,
     create_flow_run,
     get_task_run_result,
+    map_flow_run,
     wait_for_flow_run,
 )
-from .views import FlowRunLog, FlowRunView, FlowView, TaskRunView
+from .views import FlowRunLog, FlowRunView, FlowView, Lineage, TaskRunView
 from .waiting import check_for_compatible_agents, watch_flow_run
 
 __version__ = "0.1.0"
@@ -26,12 +28,15 @@ __all__ = [
     "FlowRunView",
     "FlowView",
     "GetTaskRunResult",
+    "Lineage",
+    "MapFlowRun",
     "TaskRunView",
     "WaitForFlowRun",
     "cancel_flow_run",
     "check_for_compatible_agents",
     "create_flow_run",
     "get_task_run_result",
+    "map_flow_run",
     "wait_for_flow_run",
     "watch_flow_run",
 ]

@@ -1,15 +1,17 @@
 """The one place that speaks to the Prefect API: query text, paging, connections, errors that say what was sought."""
 
 import json
+import math
 import os
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from time import monotonic
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import prefect
 import requests
+import urllib3
 from prefect.exceptions import AuthorizationError, ClientError
 from prefect.utilities.logging import get_logger
 from requests.exceptions import ChunkedEncodingError
@@ -48,6 +50,9 @@ _PASSING = {408, 429, *range(500, 600)}
 
 _connections = threading.local()
 
+#: tenant -> the address of its flow runs
+_urls: Dict[Tuple[Any, ...], str] = {}
+
 _patience: "ContextVar[float]" = ContextVar("patience", default=PATIENCE)
 
 
@@ -61,6 +66,60 @@ def patience(seconds: float) -> Iterator[None]:
         _patience.reset(token)
 
 
+class Released(Exception):
+    """A held request was released before the answer had come."""
+
+
+class Hold:
+    """Leave for the Prefect API to answer a query only when there is something in the answer, or after some seconds.
+
+    Asked for by the header ``Prefer: wait=N`` (RFC 7240). The embedded backend holds a query whose first field is an
+    empty list; any other answers at once, which is how it is told apart. A held request is sent once, and not again.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        #: Seconds; some versions of urllib3 cannot release a request, so that it must not last
+        self.seconds = math.ceil(seconds if hasattr(urllib3.HTTPResponse, "shutdown") else min(seconds, 1.0))
+        #: whether the API has held, or would have
+        self.is_applied = False
+        self._released = False
+        self._response: Optional[urllib3.HTTPResponse] = None
+        self._lock = threading.Lock()
+
+    def release(self) -> None:
+        """Ends the request; for another thread."""
+        with self._lock:
+            self._released = True
+            if self._response is not None:
+                # it may have just been answered
+                with suppress(Exception):
+                    self._response.shutdown()
+
+    def read(self, response: requests.Response) -> None:
+        """Reads the answer, of which only the headers have come.
+
+        Raises:
+            Released: `release` was called.
+        """
+        self.is_applied = "Preference-Applied" in response.headers
+        try:
+            with self._lock:
+                self._response = response.raw
+                if self._released:
+                    raise Released
+            response.content  # noqa: B018 - reads it
+        except (requests.ConnectionError, ChunkedEncodingError):
+            if self._released:
+                raise Released from None
+            raise
+        finally:
+            with self._lock:
+                self._response = None
+
+
+_hold: "ContextVar[Optional[Hold]]" = ContextVar("hold", default=None)
+
+
 class _Faults:
     """Tells people once when the Prefect API stops answering, and once when it answers again."""
 
@@ -69,7 +128,7 @@ class _Faults:
         self._since: Optional[float] = None
 
     def failed(self, attempt: RetryCallState) -> None:
-        """For tenacity's `before_sleep`."""
+        """For tenacity's `after`."""
         assert attempt.outcome is not None
         with self._lock:
             if self._since is None:
@@ -108,8 +167,15 @@ class _Session(requests.Session):
     """Connections without retries of their own, on which no request outlasts the patience by more than a second."""
 
     def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
-        options["timeout"] = min(options["timeout"], max(1.0, _patience.get()))
-        return super().send(request, **options)
+        hold = _hold.get()
+        if hold is None:
+            options["timeout"] = min(options["timeout"], max(1.0, _patience.get()))
+            return super().send(request, **options)
+        request.headers["Prefer"] = f"wait={hold.seconds}"
+        options.update(timeout=options["timeout"] + hold.seconds, stream=True)
+        response = super().send(request, **options)
+        hold.read(response)
+        return response
 
 
 class _Client(prefect.Client):
@@ -126,8 +192,8 @@ class _Client(prefect.Client):
             retry=retry_if_exception(_may_pass),
             wait=_pause,
             # a pause that would end too late is not begun
-            stop=stop_before_delay(_patience.get()),
-            before_sleep=_faults.failed,
+            stop=stop_before_delay(_patience.get() if _hold.get() is None else 0.0),
+            after=_faults.failed,
             reraise=True,
         )
         response: requests.Response = attempts(self._send_once, kept, *args, **kwargs)
@@ -155,14 +221,31 @@ class _Client(prefect.Client):
 os.register_at_fork(after_in_child=lambda: _connections.__dict__.clear())
 
 
-def _ask(document: str, variables: Row, purpose: str) -> Row:
-    """The data that the Prefect API answers a query with."""
+def ask(document: str, variables: Row, purpose: str, hold: Optional[Hold] = None) -> Row:
+    """The data that the Prefect API answers a query with.
+
+    Args:
+        document: the query's text.
+        variables: its variables.
+        purpose: what it is for, in words for an error.
+        hold: gives the API leave to answer later.
+
+    Raises:
+        BackendUnreachable: no answer.
+        BadAnswer: an answer without data.
+        Released: see `Hold`.
+        prefect.exceptions.ClientError: the API refused the query.
+    """
     client = _Client()
-    with _reaching(client, purpose):
-        # not Client.graphql, which makes a Box of every object in the answer: ten times the time of reading the JSON
-        answer: Any = client.post(
-            "", server=client.api_server, params={"query": document, "variables": json.dumps(variables)}
-        )
+    token = _hold.set(hold)
+    try:
+        with _reaching(client, purpose):
+            # not Client.graphql: it makes a Box of every object, which takes ten times as long as reading the JSON
+            answer: Any = client.post(
+                "", server=client.api_server, params={"query": document, "variables": json.dumps(variables)}
+            )
+    finally:
+        _hold.reset(token)
     errors = answer.get("errors")
     if errors:
         # the two texts for which prefect.Client.graphql raises AuthorizationError
@@ -210,7 +293,7 @@ def find(
         f"{{ {table}(where: $where, order_by: $order_by, limit: $limit) {{ {fields or FIELDS[table]} }} }}"
     )
     sought = _sought(table, where)
-    return _rows(_ask(document, {"where": where, "order_by": order_by, "limit": limit}, sought), table, sought)
+    return _rows(ask(document, {"where": where, "order_by": order_by, "limit": limit}, sought), table, sought)
 
 
 def pages(table: str, where: Where, by: str = "id", fields: Optional[str] = None) -> Iterator[List[Row]]:
@@ -237,7 +320,7 @@ def pages(table: str, where: Where, by: str = "id", fields: Optional[str] = None
         # not in every answer: the more there are, the more it costs the backend
         is_counted = left <= PAGE
         document = f"query($where: {table}_bool_exp) {{ {select} {count if is_counted else ''} }}"
-        data = _ask(document, {"where": after}, sought)
+        data = ask(document, {"where": after}, sought)
         page = _rows(data, table, sought)
         if is_counted:
             left = _count(data, table, sought)
@@ -301,6 +384,18 @@ def create_flow_run(name: str, **options: Any) -> str:
         return client.create_flow_run(**options)
 
 
+def write_logs(logs: List[Row]) -> None:
+    """Adds lines to the logs of flow runs, as `prefect.Client.write_run_logs` does.
+
+    Raises:
+        BackendUnreachable: no answer.
+        prefect.exceptions.ClientError: the API refused.
+    """
+    client = _Client()
+    with _reaching(client, "writing logs"):
+        client.write_run_logs(logs)
+
+
 def cancel_flow_run(flow_run_id: str) -> bool:
     """Asks for a flow run to be cancelled; true when the API has taken note.
 
@@ -314,11 +409,15 @@ def cancel_flow_run(flow_run_id: str) -> bool:
 
 
 def flow_run_url(flow_run_id: str) -> str:
-    """Where the flow run is to be seen in Prefect's UI.
+    """Where the flow run is to be seen in Prefect's UI. Asks the API once for each tenant.
 
     Raises:
         BackendUnreachable: no answer.
     """
     client = _Client()
-    with _reaching(client, f"looking for the address of flow run {flow_run_id!r}"):
-        return client.get_cloud_url("flow-run", flow_run_id)
+    config = prefect.context.config
+    tenant = (client.api_server, client.api_key, client._tenant_id, config.server.ui.endpoint)
+    if tenant not in _urls:
+        with _reaching(client, f"looking for the address of flow run {flow_run_id!r}"):
+            _urls[tenant] = client.get_cloud_url("flow-run", "")
+    return _urls[tenant] + flow_run_id

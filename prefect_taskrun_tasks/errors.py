@@ -5,6 +5,7 @@ clauses keep working::
     TaskRunError
     +-- WrongType             TypeError, ValueError      an argument of the wrong type
     +-- InvalidArgument       ValueError                 an argument that cannot be meant
+    |   +-- WrongParameters   ClientError                parameters that the flow does not know, or lacks
     +-- BackendUnreachable    requests.ConnectionError,  no answer from the Prefect API, however often it is asked
     |                         requests' RetryError
     +-- BadAnswer             ValueError, ClientError    an answer that is none
@@ -13,7 +14,9 @@ clauses keep working::
     +-- Ambiguous             ValueError                 more than one where one was meant
     +-- NotMapped             TypeError                  children were asked for of a task run that has none
     +-- NotFinished           ValueError                 the run has not finished, so there is no result yet
+    +-- WaitCycle             ValueError                 the run waits, in turn, for the one that waits for it
     +-- WaitTimeout           RuntimeError               the run did not finish in time
+    +-- ChildFailed           RuntimeError               a child flow run did not succeed
     +-- ResultUnavailable
         +-- NoResult          TypeError                  the task kept no result
         +-- NoLocation        ValueError                 it is not known where the result is kept
@@ -23,6 +26,8 @@ clauses keep working::
             +-- ResultMissing FileNotFoundError          there is no such file
             +-- ResultCorrupt ValueError                 what is there cannot be decoded
 """
+
+from typing import Any, Tuple
 
 import requests
 from prefect.exceptions import ClientError
@@ -39,6 +44,10 @@ class WrongType(TaskRunError, TypeError, ValueError):
 
 class InvalidArgument(TaskRunError, ValueError):
     """An argument cannot be meant as it is."""
+
+
+class WrongParameters(InvalidArgument, ClientError):
+    """The flow has no such parameters, or needs others."""
 
 
 class BackendUnreachable(TaskRunError, requests.ConnectionError, RetryError):
@@ -70,8 +79,29 @@ class NotFinished(TaskRunError, ValueError):
     """The run has not finished."""
 
 
+class WaitCycle(TaskRunError, ValueError):
+    """The flow run that is waited for waits, in turn, for the one that waits for it."""
+
+
 class WaitTimeout(TaskRunError, RuntimeError):
     """The flow run did not finish in time."""
+
+
+class ChildFailed(TaskRunError, RuntimeError):
+    """A child flow run did not succeed.
+
+    Args:
+        message: why.
+        flow_run: a `FlowRunView` of it.
+    """
+
+    def __init__(self, message: str, flow_run: Any = None) -> None:
+        super().__init__(message)
+        #: a `FlowRunView` of the child
+        self.flow_run = flow_run
+
+    def __reduce__(self) -> Tuple[Any, ...]:
+        return type(self), (self.args[0], self.flow_run)
 
 
 class ResultUnavailable(TaskRunError):

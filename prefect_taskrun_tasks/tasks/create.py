@@ -9,7 +9,7 @@ from prefect import Task
 from prefect.run_configs.base import RunConfig
 
 from .. import api
-from ..views import FlowView
+from .child import check_policies, created_before, flow_to_run, task_run_key, with_lineage
 from .defaults import defaults_from_constructor
 
 StartTime = Union[datetime, timedelta]
@@ -33,6 +33,10 @@ class CreateFlowRun(Task):
         scheduled_start_time: when it is to start, or how long from now; default: now.
         idempotency_key: a second flow run of the same flow with the same key is not created; default: the current
             task run's UUID and map index, so that a retry of this task finds the flow run that is there already.
+        parent_close_policy: what becomes of the flow run when the current one is cancelled: ``"abandon"`` (it goes on)
+            or ``"cancel"``.
+        on_parent_restart: what tasks that wait for the flow run do when the current one is restarted after it failed:
+            ``"rerun_failed"`` (run it anew, if it did not succeed) or ``"reuse"`` (take it as it is, as Prefect's do).
 
     Example:
         >>> with Flow("parent") as flow:
@@ -52,8 +56,11 @@ class CreateFlowRun(Task):
         run_config: Optional[RunConfig] = None,
         scheduled_start_time: Optional[StartTime] = None,
         idempotency_key: Optional[str] = None,
+        parent_close_policy: str = "abandon",
+        on_parent_restart: str = "rerun_failed",
         **kwargs: Any,
     ) -> None:
+        check_policies(parent_close_policy, on_parent_restart)
         self.flow_id = flow_id
         self.flow_name = flow_name
         self.project_name = project_name
@@ -64,6 +71,8 @@ class CreateFlowRun(Task):
         self.run_config = run_config
         self.scheduled_start_time = scheduled_start_time
         self.idempotency_key = idempotency_key
+        self.parent_close_policy = parent_close_policy
+        self.on_parent_restart = on_parent_restart
         super().__init__(**kwargs)
 
     @defaults_from_constructor(
@@ -77,6 +86,8 @@ class CreateFlowRun(Task):
         "run_config",
         "scheduled_start_time",
         "idempotency_key",
+        "parent_close_policy",
+        "on_parent_restart",
     )
     def run(
         self,
@@ -90,6 +101,8 @@ class CreateFlowRun(Task):
         run_config: Optional[RunConfig] = None,
         scheduled_start_time: Optional[StartTime] = None,
         idempotency_key: Optional[str] = None,
+        parent_close_policy: str = "abandon",
+        on_parent_restart: str = "rerun_failed",
     ) -> str:
         """Creates the flow run. Arguments are those of the class.
 
@@ -97,19 +110,21 @@ class CreateFlowRun(Task):
             The flow run's UUID.
 
         Raises:
-            ValueError: none, or both, of `flow_id` and `flow_name` were given; no or several flows fit.
+            ValueError: none, or both, of `flow_id` and `flow_name` were given; no or several flows fit; it is archived.
+            WrongParameters: the flow does not know a parameter, or lacks one (a `ValueError` and `ClientError`).
+            InvalidArgument: there is no such policy (a `ValueError`).
             BackendUnreachable: the Prefect API does not answer.
-            prefect.exceptions.ClientError: it refuses, for example because a required parameter is missing.
+            prefect.exceptions.ClientError: it refuses.
         """
-        if flow_id and flow_name:
-            raise ValueError("Received both `flow_id` and `flow_name`. Only one flow identifier can be passed.")
-        if flow_id:
-            flow = FlowView.from_id(flow_id)
-        elif flow_name:
-            flow = FlowView.from_flow_name(flow_name, project_name=project_name)
-        else:
-            raise ValueError("Both `flow_id` and `flow_name` are null. You must pass a flow identifier.")
-
+        check_policies(parent_close_policy, on_parent_restart)
+        if idempotency_key is None:
+            idempotency_key = task_run_key()
+            known = created_before(idempotency_key)
+            if known:
+                self.logger.info(f"An earlier attempt has created flow run {known} already.")
+                return known
+        flow = flow_to_run(flow_id, flow_name, project_name)
+        flow.check_parameters(parameters or {})
         if not run_name and prefect.context.get("flow_run_name"):
             run_name = f"{prefect.context.flow_run_name}-{flow.name}"
         if isinstance(scheduled_start_time, timedelta):
@@ -118,21 +133,15 @@ class CreateFlowRun(Task):
             flow.name,
             flow_id=flow.flow_id,
             parameters=parameters,
-            context=context,
+            context=with_lineage(context, parent_close_policy, on_parent_restart),
             labels=None if labels is None else list(labels),
             run_name=run_name,
             run_config=run_config,
             scheduled_start_time=scheduled_start_time,
-            idempotency_key=_current_task_run() if idempotency_key is None else idempotency_key,
+            idempotency_key=idempotency_key,
         )
         self.logger.info(f"Created flow run {run_name or '<generated-name>'!r}: {api.flow_run_url(flow_run_id)}")
         return flow_run_id
-
-
-def _current_task_run() -> Optional[str]:
-    """The task run's UUID, with its map index if it has one; None outside of a backend run."""
-    task_run_id, map_index = prefect.context.get("task_run_id"), prefect.context.get("map_index")
-    return f"{task_run_id}-{map_index}" if task_run_id and map_index is not None else task_run_id
 
 
 create_flow_run = CreateFlowRun(name="create_flow_run")

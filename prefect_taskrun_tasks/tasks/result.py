@@ -7,12 +7,10 @@ from prefect import Task
 from prefect.engine.result import Result
 from prefect.engine.serializers import Serializer
 
-from .. import api
 from ..errors import ResultUnavailable
-from ..views import FlowRunView
-from ..waiting import LONGEST_WAIT, Timeout, wait_until_finished
+from ..waiting import LONGEST_WAIT, Deadline, Timeout, wait_until_finished
+from .child import check_is_not_current, explained, finished
 from .defaults import defaults_from_constructor
-from .wait import check_is_not_current
 
 
 class GetTaskRunResult(Task):
@@ -84,21 +82,15 @@ class GetTaskRunResult(Task):
             raise ValueError("Required argument `task_slug` is empty")
         check_is_not_current(flow_run_id, "get_task_run_result")
         self.logger.debug(f"Waiting for flow run {flow_run_id} to finish before its result is loaded...")
-        flow_run = wait_until_finished(
-            FlowRunView.from_flow_run_id(flow_run_id),
-            poll_time=poll_time,
-            max_duration=max_duration,
-            timeout=timeout,
-        )
+        deadline = Deadline(max_duration, timeout)
+        flow_run = finished(flow_run_id, lambda flow_run_id: wait_until_finished(flow_run_id, deadline, poll_time))
         task_run = flow_run.get_task_run(task_slug=task_slug, map_index=map_index)
         try:
             return task_run.get_result(result=result, serializer=serializer)
         except ResultUnavailable as error:
             if flow_run.state.is_successful():
                 raise
-            # in one line: Prefect shows an exception's repr
-            message = f"{error}; {flow_run.explain_failure('; ')}; {api.flow_run_url(flow_run_id)}"
-            raise type(error)(message) from error.__cause__
+            raise type(error)(f"{error}; {explained(flow_run)}") from error.__cause__
 
 
 get_task_run_result = GetTaskRunResult(name="get_task_run_result")

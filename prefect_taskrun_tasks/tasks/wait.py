@@ -3,36 +3,24 @@
 from datetime import timedelta
 from typing import Any, Type
 
-import prefect
 from prefect import Task
-from prefect.engine.signals import FAIL, PrefectStateSignal, signal_from_state
+from prefect.engine.signals import FAIL, LOOP, SUCCESS, PrefectStateSignal, signal_from_state
 from prefect.engine.state import State
 
-from .. import api
 from ..views import FlowRunView
-from ..waiting import LONGEST_WAIT, Timeout, watch_flow_run
+from ..waiting import LONGEST_WAIT, Deadline, Timeout, Watch
+from .child import check_is_not_current, explained, finished
 from .defaults import defaults_from_constructor
-
-
-def check_is_not_current(flow_run_id: str, task: str) -> None:
-    """Refuses to wait for the flow run that the current task belongs to, which would never end.
-
-    Raises:
-        ValueError: it is the current flow run.
-    """
-    if flow_run_id and prefect.context.get("flow_run_id") == flow_run_id:
-        raise ValueError(
-            f"Given `flow_run_id` is the same as the currently running flow: {flow_run_id}. `{task}` waits for a flow "
-            "run to finish, so it cannot be used on the flow run that it belongs to."
-        )
 
 
 def _signal(state: State) -> Type[PrefectStateSignal]:
     try:
-        return signal_from_state(state)
+        signal = signal_from_state(state)
     except ValueError:
-        # prefect.engine.signals has none for Cancelled and TimedOut
-        return FAIL
+        # prefect.engine.signals has none for Cancelled, TimedOut, Cached, Mapped and Finished
+        signal = SUCCESS if state.is_successful() else FAIL
+    # which would have the waiting task run again and again
+    return FAIL if signal is LOOP else signal
 
 
 class WaitForFlowRun(Task):
@@ -96,17 +84,21 @@ class WaitForFlowRun(Task):
                 explains a failure.
         """
         check_is_not_current(flow_run_id, "wait_for_flow_run")
-        flow_run = FlowRunView.from_flow_run_id(flow_run_id)
-        for log in watch_flow_run(flow_run_id, stream_states, stream_logs, max_duration, timeout=timeout):
-            self.logger.log(log.level, f"Flow {flow_run.name!r}: {log.message}")
-        finished = flow_run.get_latest()
+        deadline = Deadline(max_duration, timeout)
+
+        def wait(flow_run_id: str) -> FlowRunView:
+            watch = Watch(flow_run_id, stream_states, stream_logs, deadline)
+            for log in watch:
+                self.logger.log(log.level, f"Flow {watch.seen.name!r}: {log.message}")
+            return watch.seen
+
+        flow_run = finished(flow_run_id, wait)
         if raise_final_state:
-            signal = _signal(finished.state)
-            message = f"{flow_run_id} finished in state {finished.state}"
-            if not finished.state.is_successful():
-                message = f"{message}; {finished.explain_failure('; ')}; {api.flow_run_url(flow_run_id)}"
-            raise signal(message=message, result=finished)
-        return finished
+            message = f"{flow_run.flow_run_id} finished in state {flow_run.state}"
+            if not flow_run.state.is_successful():
+                message = f"{message}; {explained(flow_run)}"
+            raise _signal(flow_run.state)(message=message, result=flow_run)
+        return flow_run
 
 
 wait_for_flow_run = WaitForFlowRun(name="wait_for_flow_run")

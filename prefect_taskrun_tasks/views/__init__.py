@@ -2,6 +2,7 @@
 
 from .flow import FlowView
 from .flow_run import FlowRunLog, FlowRunView
+from .lineage import Lineage
 from .task_run import TaskRunView
 
-__all__ = ["FlowRunLog", "FlowRunView", "FlowView", "TaskRunView"]
+__all__ = ["FlowRunLog", "FlowRunView", "FlowView", "Lineage", "TaskRunView"]

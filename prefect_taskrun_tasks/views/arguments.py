@@ -1,6 +1,6 @@
 """What lookups are called with."""
 
-from typing import Any, Dict, List
+from typing import Any, Dict, Iterable, List
 
 from prefect.engine import state as prefect_states
 
@@ -32,17 +32,29 @@ def check_kind(kind: type, **arguments: Any) -> None:
             raise WrongType(f"Unexpected type {type(value)!r} for `{name}`, expected {kind.__name__!r}.")
 
 
-def check_workers(workers: Any) -> None:
-    """Refuses what is not a number of threads.
+def check_choice(choices: Iterable[str], **arguments: Any) -> None:
+    """Refuses what is not one of the names that there are.
+
+    Raises:
+        InvalidArgument: (a `ValueError`).
+    """
+    for name, value in arguments.items():
+        if value not in tuple(choices):
+            raise InvalidArgument(f"`{name}` is {value!r}. It must be one of: {', '.join(map(repr, choices))}.")
+
+
+def check_count(**arguments: Any) -> None:
+    """Refuses what does not count anything.
 
     Raises:
         WrongType: not an integer (a `TypeError`).
         InvalidArgument: none, or fewer (a `ValueError`).
     """
-    if not isinstance(workers, int) or isinstance(workers, bool):
-        raise WrongType(f"Unexpected type {type(workers)!r} for `workers`, expected 'int'.")
-    if workers < 1:
-        raise InvalidArgument(f"`workers` is {workers}: at least one is needed.")
+    for name, value in arguments.items():
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise WrongType(f"Unexpected type {type(value)!r} for `{name}`, expected 'int'.")
+        if value < 1:
+            raise InvalidArgument(f"`{name}` is {value}: at least one is needed.")
 
 
 def state_names(state: Any) -> List[str]:
@@ -58,12 +70,13 @@ def state_names(state: Any) -> List[str]:
         raise WrongType(f"Unexpected type {type(state)!r} for `state`, expected 'str' or several of them.") from error
     for name in names:
         check_text(state=name)
-        if name not in _STATES:
-            raise InvalidArgument(f"There is no state {name!r}. There are {', '.join(sorted(_STATES))}.")
+        if name not in STATES:
+            raise InvalidArgument(f"There is no state {name!r}. There are {', '.join(sorted(STATES))}.")
     return names
 
 
-_STATES: Dict[str, type] = {
+#: name -> class of Prefect's states
+STATES: Dict[str, type] = {
     name: it
     for name, it in vars(prefect_states).items()
     if isinstance(it, type) and issubclass(it, prefect_states.State)

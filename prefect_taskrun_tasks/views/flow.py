@@ -2,7 +2,7 @@
 
 import threading
 from dataclasses import dataclass
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Mapping, Optional
 
 import marshmallow
 import prefect
@@ -14,7 +14,7 @@ from prefect.tasks.secrets import PrefectSecret
 from prefect.utilities.graphql import GraphQLResult
 
 from .. import api
-from ..errors import Ambiguous, NotFound
+from ..errors import Ambiguous, NotFound, WrongParameters
 from .arguments import check_kind, check_text
 
 NEWEST_FIRST = {"created": "desc"}
@@ -57,6 +57,31 @@ class FlowView:
         """The flow, as far as the backend knows it: structure and names, but not the code of its tasks."""
         flow: prefect.Flow = FlowSchema().load(self.serialized_flow, partial=True, unknown=marshmallow.EXCLUDE)
         return flow
+
+    def check_parameters(self, given: Mapping[str, Any]) -> None:
+        """Refuses parameters for a flow run that the flow lacks, or does not know, which the Prefect API allows.
+
+        Args:
+            given: parameter name -> value.
+
+        Raises:
+            WrongParameters: (a `ValueError` and `prefect.exceptions.ClientError`).
+        """
+        declared = self.serialized_flow.get("parameters") or []
+        known = {parameter["name"]: parameter.get("required") for parameter in declared}
+        unknown = sorted(set(given) - set(known))
+        if unknown:
+            raise WrongParameters(
+                f"Flow {self.name!r} has no parameter {', '.join(map(repr, unknown))}. "
+                + (f"It has: {', '.join(sorted(known))}." if known else "It has none.")
+            )
+        missing = {name for name, is_required in known.items() if is_required and name not in given}
+        if missing:
+            # asked for only here: few flow groups have any
+            group = api.find("flow", {"id": {"_eq": self.flow_id}}, fields="flow_group { default_parameters }")
+            missing -= set((group[0]["flow_group"]["default_parameters"] if group else None) or ())
+        if missing:
+            raise WrongParameters(f"Flow {self.name!r} needs the parameter {', '.join(map(repr, sorted(missing)))}.")
 
     def get_flow(self) -> "prefect.Flow":
         """The flow itself, with the code of its tasks, loaded from its storage once; the last 32 are kept.

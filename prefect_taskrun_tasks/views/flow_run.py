@@ -15,7 +15,11 @@ from .. import api
 from ..errors import InvalidArgument, NotFound
 from .arguments import check_kind, check_map_index, check_text, state_names
 from .flow import FlowView
+from .lineage import KEY, Lineage
 from .task_run import TaskRunView
+
+#: Parents whose children are looked up by one query
+MOST_PARENTS = 100
 
 #: Task runs, and lines of the log, that an explanation names at most
 MOST_EXPLAINED = 5
@@ -232,6 +236,59 @@ class FlowRunView:
         lines += [f"{log['level']}: {_brief(log['message'])}" for log in reversed(errors)]
         text = separator.join(lines)
         return text if len(text) <= max_length else text[: max_length - 4] + " ..."
+
+    @property
+    def lineage(self) -> Optional[Lineage]:
+        """Whose child this flow run is; None if no flow run created it with this package's `create_flow_run`."""
+        return Lineage.of(self.context)
+
+    def get_parent(self) -> "Optional[FlowRunView]":
+        """The flow run that created this one; None if none has, or it has been deleted.
+
+        Raises:
+            BackendUnreachable: the Prefect API does not answer.
+        """
+        if self.lineage is None:
+            return None
+        rows = api.find("flow_run", {"id": {"_eq": self.lineage.parent_flow_run_id}})
+        return self._from_flow_run_data(rows[0]) if rows else None
+
+    def get_children(self) -> "List[FlowRunView]":
+        """The flow runs that tasks of this one have created with this package's `create_flow_run`, oldest first.
+
+        Raises:
+            BackendUnreachable: the Prefect API does not answer.
+
+        Example:
+            >>> [child.name for child in flow_run.get_children() if child.state.is_failed()]
+        """
+        return self.children_of([self.flow_run_id])[self.flow_run_id]
+
+    @classmethod
+    def children_of(cls, flow_run_ids: Iterable[str]) -> "Dict[str, List[FlowRunView]]":
+        """The children of many flow runs, looked up together.
+
+        Args:
+            flow_run_ids: UUIDs of the parents.
+
+        Returns:
+            UUID of each parent -> its children, oldest first.
+
+        Raises:
+            BackendUnreachable: the Prefect API does not answer.
+        """
+        found: Dict[str, List[FlowRunView]] = {flow_run_id: [] for flow_run_id in flow_run_ids}
+        parents = list(found)
+        for start in range(0, len(parents), MOST_PARENTS):
+            some = parents[start : start + MOST_PARENTS]
+            where = {"_or": [{"context": {"_contains": {KEY: {"parent_flow_run_id": parent}}}} for parent in some]}
+            for row in (row for page in api.pages("flow_run", where) for row in page):
+                child = cls._from_flow_run_data(row)
+                assert child.lineage is not None
+                found[child.lineage.parent_flow_run_id].append(child)
+        for children in found.values():
+            children.sort(key=lambda child: child.states[0].timestamp if child.states else child.updated_at)
+        return found
 
     def get_flow_metadata(self, no_cache: bool = False) -> FlowView:
         """The flow that this is a run of; looked up once, or again with `no_cache`."""

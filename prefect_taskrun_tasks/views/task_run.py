@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Callable, Dict, Iterator, List, Optional, Type
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Type
 
 from prefect.engine.result import Result
 from prefect.engine.serializers import Serializer
@@ -14,7 +14,7 @@ from prefect.engine.state import Finished, Mapped, Scheduled, Skipped, State, Su
 from .. import api, results
 from ..errors import Ambiguous, IncompleteMap, NotFinished, NotFound, NotMapped
 from ..results import RAISE, Loader, Stored
-from .arguments import check_kind, check_map_index, check_text, check_workers
+from .arguments import check_count, check_kind, check_map_index, check_text
 from .flow import FlowView
 
 
@@ -259,6 +259,29 @@ class TaskRunView:
         return cls._one(where, sought, lambda: _near(task_slug, flow_run_id, map_index))
 
     @classmethod
+    def of_flow_runs(cls, task_slug: str, flow_run_ids: Iterable[str]) -> "Dict[str, TaskRunView]":
+        """Looks the task runs of one task up in many flow runs, together.
+
+        Args:
+            task_slug: the task's name within its flow, usually ``<task name>-1``.
+            flow_run_ids: UUIDs of the flow runs.
+
+        Returns:
+            UUID of each flow run that has the task -> its task run; of a mapped task, the parent's.
+
+        Example:
+            >>> TaskRunView.of_flow_runs("inc-1", [child.flow_run_id for child in flow_run.get_children()])
+        """
+        check_text(task_slug=task_slug)
+        where = {
+            "task": {"slug": {"_eq": task_slug}},
+            "flow_run_id": {"_in": list(flow_run_ids)},
+            "map_index": {"_eq": -1},
+        }
+        rows = (row for page in api.pages("task_run", where) for row in page)
+        return {row["flow_run_id"]: cls._from_task_run_data(row) for row in rows}
+
+    @classmethod
     def _one(cls, where: Dict[str, Any], sought: str, hint: Callable[[], str] = lambda: "") -> "TaskRunView":
         rows = api.find("task_run", where)
         if not rows:
@@ -351,7 +374,7 @@ def _near(task_slug: str, flow_run_id: str, map_index: int) -> str:
 def _check_loading(result: Any, serializer: Any, workers: Any) -> None:
     check_kind(Result, result=result)
     check_kind(Serializer, serializer=serializer)
-    check_workers(workers)
+    check_count(workers=workers)
 
 
 def _load(loader: Loader, if_failed: Any, if_skipped: Any, stored: Stored) -> Any:

@@ -3,7 +3,7 @@
 import socket
 import struct
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import copy_context
 from http.server import BaseHTTPRequestHandler
 from threading import Event
@@ -29,7 +29,7 @@ from prefect_taskrun_tasks import (
     watch_flow_run,
 )
 from prefect_taskrun_tasks.server import Backend
-from prefect_taskrun_tasks.waiting import wait_until_finished
+from prefect_taskrun_tasks.waiting import Deadline, wait_until_finished
 
 Fault = Callable[[Any, bytes], None]
 
@@ -201,9 +201,13 @@ def test_a_wait_says_in_which_state_it_has_last_seen_a_flow_run_of_a_backend_tha
     backend: Backend, child: DrivenRun
 ) -> None:
     child.enter(Running())
-    seen = FlowRunView.from_flow_run_id(child.id)
-    with faulty(backend, [_answers(503)] * 1000), pytest.raises(errors.WaitTimeout) as raised:
-        wait_until_finished(seen, timeout=0.5)
+    faults: List[Fault] = []
+    with faulty(backend, faults) as sent, ThreadPoolExecutor(1) as thread:
+        waiting = thread.submit(copy_context().run, wait_until_finished, child.id, Deadline(None, 2))
+        eventually(lambda: len(sent) >= 2)
+        faults += [_answers(503)] * 1000
+        with pytest.raises(errors.WaitTimeout) as raised:
+            waiting.result(60)
     assert child.id in str(raised.value)
     assert "Running" in str(raised.value)
     assert isinstance(raised.value.__cause__, errors.BackendUnreachable)
@@ -211,13 +215,16 @@ def test_a_wait_says_in_which_state_it_has_last_seen_a_flow_run_of_a_backend_tha
 
 def test_a_flow_run_that_is_deleted_while_it_is_waited_for_ends_the_wait(backend: Backend, child: DrivenRun) -> None:
     child.enter(Running())
-    seen = FlowRunView.from_flow_run_id(child.id)
-    child.client.graphql(
-        "mutation($input: delete_flow_run_input!) { delete_flow_run(input: $input) { success } }",
-        variables={"input": {"flow_run_id": child.id}},
-    )
-    with pytest.raises(errors.NotFound, match=f"{child.id}.*was deleted while it was waited for.*Running"):
-        wait_until_finished(seen, timeout=60)
+    with ThreadPoolExecutor(1) as thread:
+        watch = watch_flow_run(child.id, timeout=60)
+        next(watch)
+        waiting = thread.submit(copy_context().run, list, watch)
+        child.client.graphql(
+            "mutation($input: delete_flow_run_input!) { delete_flow_run(input: $input) { success } }",
+            variables={"input": {"flow_run_id": child.id}},
+        )
+        with pytest.raises(errors.NotFound, match=f"{child.id}.*was deleted while it was waited for.*Running"):
+            waiting.result(60)
 
 
 def test_logs_are_asked_for_until_the_limit_of_the_wait(backend: Backend, child: DrivenRun) -> None:
@@ -226,8 +233,7 @@ def test_logs_are_asked_for_until_the_limit_of_the_wait(backend: Backend, child:
     faults: List[Fault] = []
     with faulty(backend, faults), api.patience(0):
         watch = watch_flow_run(child.id, stream_states=False, timeout=60)
-        # the first look at the flow run, the first poll of it, then the logs
-        faults += [_answers_truly, _answers_truly, _answers(503), _reset]
+        faults += [_answers(503), _reset]
         assert next(watch).message == "on its way"
         assert not faults
 
@@ -239,19 +245,17 @@ def test_the_last_logs_are_asked_for_until_the_limit_of_the_wait(backend: Backen
         watch = watch_flow_run(child.id, timeout=60)
         next(watch)
         child.enter(Success())
-        # the poll that finds the end, its logs, and then those that come late
-        faults += [_answers_truly, _answers_truly, _answers(503), _answers(503)]
+        # the look that finds the end, and then those for logs that come late
+        faults += [_answers_truly, _answers(503), _answers(503)]
         list(watch)
         assert not faults
 
 
 def test_a_request_that_is_not_answered_does_not_outlast_the_wait(backend: Backend, child: DrivenRun) -> None:
     child.enter(Running())
-    seen = FlowRunView.from_flow_run_id(child.id)
     over = Event()
-    with faulty(backend, [lambda handler, answer: over.wait(60)]), pytest.raises(errors.WaitTimeout) as raised:
-        try:
-            wait_until_finished(seen, timeout=1)
-        finally:
-            over.set()
-    assert isinstance(raised.value.__cause__.__cause__, requests.Timeout)
+    with ExitStack() as stack:
+        stack.enter_context(faulty(backend, [lambda handler, answer: over.wait(60)]))
+        stack.callback(over.set)
+        with pytest.raises(errors.WaitTimeout, match=f"{child.id}.*could not be looked at"):
+            wait_until_finished(child.id, Deadline(None, 0.5))

@@ -18,8 +18,9 @@ from prefect.engine.results import LocalResult
 from prefect.engine.state import Cancelled, Failed, Running, State, Success, TimedOut, TriggerFailed
 
 import prefect_taskrun_tasks as ours
-from prefect_taskrun_tasks import errors, waiting
+from prefect_taskrun_tasks import errors
 from prefect_taskrun_tasks.server import Backend
+from prefect_taskrun_tasks.waiting import watch as watch_module
 
 NOBODY = "4f6b3c1e-0000-4000-8000-000000000000"
 
@@ -61,7 +62,7 @@ def run(flow_id: str) -> DrivenRun:
 @pytest.fixture(autouse=True)
 def no_last_logs(monkeypatch: Any) -> None:
     """Nobody uploads logs after the end here."""
-    monkeypatch.setattr(waiting, "LAST_LOGS", 0.0)
+    monkeypatch.setattr(watch_module, "LAST_LOGS", 0.0)
 
 
 @contextmanager

@@ -52,7 +52,7 @@ def test_waiting_takes_more() -> None:
         for name in TASKS
     }
     assert extra == {
-        "create_flow_run": [],
+        "create_flow_run": ["on_parent_restart", "parent_close_policy"],
         "get_task_run_result": ["max_duration", "result", "serializer", "timeout"],
         "wait_for_flow_run": ["timeout"],
     }
@@ -177,7 +177,14 @@ def test_a_flow_survives_cloudpickle(lib: Any) -> None:
 
 @pytest.mark.parametrize("name", TASKS)
 def test_the_backend_is_told_of_the_same_inputs(name: str) -> None:
-    ours_only = ("max_duration", "result", "serializer", "timeout")
+    ours_only = (
+        "max_duration",
+        "on_parent_restart",
+        "parent_close_policy",
+        "result",
+        "serializer",
+        "timeout",
+    )
 
     def inputs(lib: Any) -> Dict[str, bool]:
         with Flow("parent") as flow:

@@ -2,35 +2,13 @@
 
 import inspect
 from datetime import timedelta
-from types import SimpleNamespace
-from typing import Any, List
+from typing import Any
 
 import pytest
 from implementations import PREFECT
 
 import prefect_taskrun_tasks as ours
 from prefect_taskrun_tasks import errors, waiting
-
-
-def intervals(slowest: float, polls: int) -> List[float]:
-    wait: Any = waiting._poll_interval(slowest)
-    return [wait(SimpleNamespace(attempt_number=attempt)) for attempt in range(1, polls + 1)]
-
-
-@pytest.mark.parametrize("slowest", [10, 5, 0.5, 0.01])
-def test_polls_start_close_together_and_never_get_further_apart_than_was_asked_for(slowest: float) -> None:
-    found = intervals(slowest, 200)
-    assert found[0] <= 0.1
-    assert found == sorted(found)
-    assert found[-1] == slowest
-
-
-def test_no_time_between_polls_is_allowed() -> None:
-    assert set(intervals(0, 50)) == {0}
-
-
-def test_a_long_wait_does_not_overflow() -> None:
-    assert intervals(10, 100_000)[-1] == 10
 
 
 def test_watching_takes_the_arguments_of_prefects_and_two_more() -> None:

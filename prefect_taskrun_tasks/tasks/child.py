@@ -1,0 +1,177 @@
+"""A child flow run of the current flow run: created once, run anew after a restart, explained when it fails."""
+
+from typing import Any, Callable, Dict, Optional
+
+import prefect
+from prefect.utilities.logging import get_logger
+
+from .. import api
+from ..errors import InvalidArgument, TaskRunError
+from ..views import FlowRunView, FlowView, Lineage
+from ..views.arguments import check_choice
+from ..views.lineage import CLOSE_POLICIES, RESTART_POLICIES
+
+#: What the idempotency key of a child that runs anew ends with, and how often its parent had been restarted by then
+_RERUN = "-rerun-"
+
+
+def check_policies(parent_close_policy: Any, on_parent_restart: Any) -> None:
+    """Refuses policies that there are not.
+
+    Raises:
+        InvalidArgument: (a `ValueError`).
+    """
+    check_choice(CLOSE_POLICIES, parent_close_policy=parent_close_policy)
+    check_choice(RESTART_POLICIES, on_parent_restart=on_parent_restart)
+
+
+def check_is_not_current(flow_run_id: str, task: str) -> None:
+    """Refuses to wait for the flow run that the current task belongs to, which would never end.
+
+    Raises:
+        ValueError: it is the current flow run.
+    """
+    if flow_run_id and prefect.context.get("flow_run_id") == flow_run_id:
+        raise ValueError(
+            f"Given `flow_run_id` is the same as the currently running flow: {flow_run_id}. `{task}` waits for a flow "
+            "run to finish, so it cannot be used on the flow run that it belongs to."
+        )
+
+
+def flow_to_run(flow_id: Optional[str], flow_name: Optional[str], project_name: str) -> FlowView:
+    """The flow that is meant.
+
+    Raises:
+        ValueError: none, or both, of `flow_id` and `flow_name` were given; no or several flows fit; it is archived.
+    """
+    if flow_id and flow_name:
+        raise ValueError("Received both `flow_id` and `flow_name`. Only one flow identifier can be passed.")
+    if flow_name:
+        return FlowView.from_flow_name(flow_name, project_name=project_name)
+    if not flow_id:
+        raise ValueError("Both `flow_id` and `flow_name` are null. You must pass a flow identifier.")
+    flow = FlowView.from_id(flow_id)
+    if flow.archived:
+        raise InvalidArgument(
+            f"Flow {flow.flow_id} is an archived version of {flow.name!r}, which cannot be run. Pass the flow's name, "
+            "or the id of its flow group, to run the version that is registered now."
+        )
+    return flow
+
+
+def task_run_key(*parts: Any) -> Optional[str]:
+    """An idempotency key for what the current task run creates; None outside of a backend run.
+
+    It is the task run's UUID and, if it has one, its map index, as Prefect's own task has it.
+    """
+    task_run_id, map_index = prefect.context.get("task_run_id"), prefect.context.get("map_index")
+    if not task_run_id:
+        return None
+    return "-".join(str(part) for part in (task_run_id, map_index, *parts) if part is not None)
+
+
+def created_before(key: Optional[str]) -> Optional[str]:
+    """The flow run that an earlier attempt of the current task run has created with a key.
+
+    The Prefect API itself finds it only among the runs of one version of the flow, and the flow may have been
+    registered anew since.
+    """
+    if key is None or prefect.context.get("task_run_count", 1) < 2:
+        return None
+    rows = api.find("flow_run", {"idempotency_key": {"_eq": key}}, fields="id", limit=1)
+    return str(rows[0]["id"]) if rows else None
+
+
+def with_lineage(
+    context: Optional[Dict[str, Any]], parent_close_policy: str, on_parent_restart: str
+) -> Optional[Dict[str, Any]]:
+    """The context for a child, which says that it is the current flow run's; unchanged outside of a backend run."""
+    parent = prefect.context.get("flow_run_id")
+    if not parent:
+        return context
+    task_run_id, map_index = prefect.context.get("task_run_id"), prefect.context.get("map_index")
+    lineage = Lineage(parent, task_run_id, map_index, parent_close_policy, on_parent_restart)
+    return {**(context or {}), **lineage.as_context()}
+
+
+def finished(flow_run_id: str, wait: Callable[[str], FlowRunView]) -> FlowRunView:
+    """Waits for a flow run, and for the one that takes its place if the current flow run was restarted after it failed.
+
+    Args:
+        flow_run_id: UUID of the flow run.
+        wait: blocks until the flow run with a UUID has finished.
+    """
+    while True:
+        flow_run = wait(flow_run_id)
+        rerun = rerun_of(flow_run)
+        if rerun is None:
+            return flow_run
+        flow_run_id = rerun
+
+
+def rerun_of(child: FlowRunView) -> Optional[str]:
+    """The flow run that takes a child's place: it failed before its parent, the current flow run, was restarted.
+
+    It is created once, however many tasks wait for the child: with the child's idempotency key and the number of
+    restarts.
+
+    Returns:
+        Its UUID; None if the child is not to run anew.
+    """
+    lineage = child.lineage
+    if (
+        child.state.is_successful()
+        or lineage is None
+        or lineage.on_parent_restart != "rerun_failed"
+        or lineage.parent_flow_run_id != prefect.context.get("flow_run_id")
+    ):
+        return None
+    parent = FlowRunView.from_flow_run_id(lineage.parent_flow_run_id)
+    restarts = [
+        following.timestamp
+        for state, following in zip(parent.states, parent.states[1:])
+        if state.is_finished() and not following.is_finished()
+    ]
+    if not restarts or child.states[-1].timestamp > restarts[-1]:
+        return None
+    fields = "id idempotency_key state state_timestamp flow { version_group_id }"
+    [first] = api.find("flow_run", {"id": {"_eq": child.flow_run_id}}, fields=fields)
+    stem = str(first["idempotency_key"]).split(_RERUN)[0]
+    keys = [f"{stem}{_RERUN}{number}" for number in range(1, len(restarts) + 1)]
+    latest = max(
+        api.find("flow_run", {"idempotency_key": {"_in": keys}}, fields="id idempotency_key"),
+        key=lambda row: keys.index(row["idempotency_key"]),
+        default=None,
+    )
+    if latest is not None and latest["id"] != child.flow_run_id:
+        # which may be to run anew itself
+        return str(latest["id"])
+    get_logger(__name__).info(
+        f"Child flow run {child.name!r} ({child.flow_run_id}) ended in state {type(child.state).__name__} before this "
+        "flow run was restarted, and is run anew."
+    )
+    return api.create_flow_run(
+        child.name,
+        # as it is registered now: it may have been mended
+        version_group_id=first["flow"]["version_group_id"],
+        parameters=_plain(child.parameters),
+        context=_plain(child.context),
+        labels=list(child.labels),
+        run_name=child.name,
+        run_config=child.run_config,
+        idempotency_key=keys[-1],
+    )
+
+
+def _plain(value: Any) -> Dict[str, Any]:
+    """What Prefect's client has made a Box of."""
+    plain: Dict[str, Any] = value.to_dict() if hasattr(value, "to_dict") else dict(value or {})
+    return plain
+
+
+def explained(flow_run: FlowRunView) -> str:
+    """Why a flow run ended as it did, and where it is to be seen, in one line: Prefect shows an exception's repr."""
+    try:
+        return f"{flow_run.explain_failure('; ')}; {api.flow_run_url(flow_run.flow_run_id)}"
+    except (TaskRunError, prefect.exceptions.ClientError) as error:
+        return f"it cannot be explained, because {error}"

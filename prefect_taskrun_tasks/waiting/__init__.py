@@ -1,0 +1,21 @@
+"""Waiting for flow runs until they have finished."""
+
+from .agents import check_for_compatible_agents
+from .cancelling import cancel_children
+from .deadline import LONGEST_WAIT, Deadline, Timeout
+from .waits import Waits, wait_until_finished
+from .watch import Watch, watch_flow_run
+from .watcher import Wait
+
+__all__ = [
+    "LONGEST_WAIT",
+    "Deadline",
+    "Timeout",
+    "Wait",
+    "Waits",
+    "Watch",
+    "cancel_children",
+    "check_for_compatible_agents",
+    "wait_until_finished",
+    "watch_flow_run",
+]

@@ -1,0 +1,51 @@
+"""Cancelling the children of a flow run that is being cancelled, and theirs."""
+
+import threading
+from typing import List, Set
+
+from .. import api
+from ..views import FlowRunView
+
+#: Seconds for which the Prefect API is asked again, if it does not answer
+PATIENCE = 10.0
+
+_lock = threading.Lock()
+_cancelled: Set[str] = set()
+
+
+def cancel_children(flow_run_id: str) -> List[str]:
+    """If a flow run is being cancelled, cancels its unfinished children whose parent close policy is so, and theirs.
+
+    The embedded backend has done so already. Many waits of one parent have it done once.
+
+    Args:
+        flow_run_id: UUID of the parent.
+
+    Returns:
+        UUIDs of the flow runs that have been cancelled.
+
+    Raises:
+        BackendUnreachable: the Prefect API does not answer.
+    """
+    with _lock, api.patience(PATIENCE):
+        if flow_run_id in _cancelled:
+            return []
+        where = {"id": {"_eq": flow_run_id}, "state": {"_in": ["Cancelling", "Cancelled"]}}
+        if not api.find("flow_run", where, fields="id"):
+            return []
+        found: List[str] = []
+        parents = [flow_run_id]
+        while parents:
+            children = [child for each in FlowRunView.children_of(parents).values() for child in each]
+            parents = [child.flow_run_id for child in children if _goes_along(child, found)]
+            for child_run_id in parents:
+                api.cancel_flow_run(child_run_id)
+            found += parents
+        _cancelled.add(flow_run_id)
+        return found
+
+
+def _goes_along(child: FlowRunView, found: List[str]) -> bool:
+    is_to_be_cancelled = child.lineage is not None and child.lineage.parent_close_policy == "cancel"
+    # a run that is its own ancestor would be found again and again
+    return is_to_be_cancelled and not child.state.is_finished() and child.flow_run_id not in found

@@ -1,0 +1,50 @@
+"""When a wait ends at the latest."""
+
+import math
+from datetime import timedelta
+from time import monotonic
+from typing import Optional, Union
+
+from ..errors import InvalidArgument, WaitTimeout, WrongType
+
+#: Seconds, or a `timedelta`, or None
+Timeout = Union[float, timedelta, None]
+
+#: How long a wait lasts at most, unless the caller says otherwise; that of prefect.backend 1.4.1
+LONGEST_WAIT = timedelta(hours=12)
+
+
+class Deadline:
+    """When a wait ends at the latest, on a clock that nobody sets.
+
+    Args:
+        max_duration: from now; None for without end. Zero, as Prefect takes it, leaves time for one look.
+        timeout: instead of `max_duration`, in seconds or as a `timedelta`.
+
+    Raises:
+        WrongType: `timeout` is no time (a `TypeError`).
+        InvalidArgument: `timeout` is not positive (a `ValueError`).
+    """
+
+    def __init__(self, max_duration: Optional[timedelta], timeout: Timeout = None) -> None:
+        if isinstance(timeout, bool) or not isinstance(timeout, (int, float, timedelta, type(None))):
+            raise WrongType(f"A timeout is a number of seconds or a timedelta, not {timeout!r}.")
+        given = max_duration if timeout is None else timeout
+        seconds = given.total_seconds() if isinstance(given, timedelta) else given
+        # written so that it also refuses nan
+        if timeout is not None and seconds is not None and not seconds > 0:
+            raise InvalidArgument(f"A timeout must be longer than 0 s, and not {timeout!r}.")
+        self._start = monotonic()
+        self._seconds = math.inf if seconds is None else seconds
+
+    @property
+    def left(self) -> float:
+        """Seconds, at least 0."""
+        return max(0.0, self._start + self._seconds - monotonic())
+
+    def missed(self, awaited: str, last_seen: str) -> WaitTimeout:
+        """The error for what has not happened in time."""
+        return WaitTimeout(
+            f"{awaited} has not finished within {timedelta(seconds=round(self._seconds, 3))} and {last_seen}; waited "
+            f"for {monotonic() - self._start:.1f} s."
+        )

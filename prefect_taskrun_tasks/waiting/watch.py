@@ -1,0 +1,153 @@
+"""What happens to a flow run, as it happens."""
+
+import logging
+from datetime import timedelta
+from time import monotonic
+from typing import Callable, Iterable, Iterator, List, Optional
+
+import pendulum
+
+from .. import api
+from ..views import FlowRunLog, FlowRunView
+from .agents import check_for_compatible_agents
+from .deadline import LONGEST_WAIT, Deadline, Timeout
+from .waits import Waits
+
+#: Seconds before a warning that no agent has taken the flow run, and between two of them
+AGENT_WARNING, NEXT_AGENT_WARNING = 15.0, 30.0
+
+#: Seconds for which the last logs of a finished flow run are awaited: its process uploads them as it exits
+LAST_LOGS = 2.0
+
+#: How long before the last state a log may be the last one
+LAST_LINE = timedelta(seconds=0.25)
+
+
+def watch_flow_run(
+    flow_run_id: str,
+    stream_states: bool = True,
+    stream_logs: bool = True,
+    max_duration: timedelta = LONGEST_WAIT,
+    before_poll: Callable[[], None] = lambda: None,
+    timeout: Timeout = None,
+) -> Iterator[FlowRunLog]:
+    """What happens to a flow run, as it happens, until it has finished.
+
+    Drop-in for `prefect.backend.flow_run.watch_flow_run`. Logs that are uploaded late are not lost, those that are
+    uploaded after the last state included.
+
+    Args:
+        flow_run_id: UUID of the flow run.
+        stream_states: yield its changes of state, and a warning if no agent takes it.
+        stream_logs: yield its logs.
+        max_duration: how long to watch at most.
+        before_poll: called at least once a second; what it raises ends the watch.
+        timeout: the same as `max_duration`, and instead of it, in seconds or as a `timedelta`.
+
+    Yields:
+        `FlowRunLog` entries; those found at once are sorted by time.
+
+    Raises:
+        InvalidArgument: the time to watch is not positive (a `ValueError`).
+        NotFound: there is no such flow run, or it was deleted (a `ValueError`).
+        WaitTimeout: it has not finished in time (a `RuntimeError`).
+
+    Example:
+        >>> for log in watch_flow_run("<id>"):
+        ...     print(log.timestamp, log.message)
+    """
+    yield from Watch(flow_run_id, stream_states, stream_logs, Deadline(max_duration, timeout), before_poll)
+
+
+class Watch:
+    """A flow run that is watched by iterating over this, with the arguments of `watch_flow_run`."""
+
+    def __init__(
+        self,
+        flow_run_id: str,
+        stream_states: bool,
+        stream_logs: bool,
+        deadline: Deadline,
+        before_poll: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.flow_run_id = flow_run_id
+        self._stream_states = stream_states
+        self._stream_logs = stream_logs
+        self._deadline = deadline
+        self._before_poll = before_poll
+        self._seen: Optional[FlowRunView] = None
+        self._states = 0
+        self._last_log: Optional[pendulum.DateTime] = None
+        self._next_agent_warning = monotonic() + AGENT_WARNING
+
+    @property
+    def seen(self) -> FlowRunView:
+        """The flow run as it was seen last, once something has been yielded."""
+        assert self._seen is not None
+        return self._seen
+
+    def __iter__(self) -> Iterator[FlowRunLog]:
+        with Waits(
+            self._deadline, states=self._stream_states, logs=self._stream_logs, before_poll=self._before_poll
+        ) as waits:
+            waits.add(self.flow_run_id)
+            ended: Optional[float] = None
+            for _, news in waits.news():
+                entries: List[FlowRunLog] = []
+                if news and news.row:
+                    is_first = self._seen is None
+                    self._seen = FlowRunView._from_flow_run_data(news.row)
+                    if is_first and self._seen.state.is_finished():
+                        yield from self._summary()
+                        return
+                    entries += self._new_states()
+                if news:
+                    entries += self._new_logs(news.logs)
+                entries += self._agent_warning()
+                yield from sorted(entries)
+                if self._seen and self._seen.state.is_finished():
+                    ended = ended or monotonic()
+                    if not self._stream_logs or self._has_last_logs() or monotonic() > ended + LAST_LOGS:
+                        return
+
+    def _summary(self) -> List[FlowRunLog]:
+        message = f"Your flow run finished {self.seen.updated_at.diff_for_humans()}"
+        return [FlowRunLog(pendulum.now(), logging.INFO, message)] if self._stream_states else []
+
+    def _new_states(self) -> List[FlowRunLog]:
+        states = self.seen.states[self._states :]
+        self._states += len(states)
+        if not self._stream_states:
+            return []
+        return [
+            FlowRunLog(state.timestamp, logging.INFO, f"Entered state <{type(state).__name__}>: {state.message}")
+            for state in states
+        ]
+
+    def _new_logs(self, rows: Iterable[api.Row]) -> List[FlowRunLog]:
+        logs = [FlowRunLog.from_dict(row) for row in rows]
+        self._last_log = max(
+            [log.timestamp for log in logs] + ([self._last_log] if self._last_log else []), default=None
+        )
+        return logs
+
+    def _has_last_logs(self) -> bool:
+        """Whether the flow run's last line has been seen, which its process logs just before the last state.
+
+        See `determine_final_state` in prefect 1.4.1's engine/flow_runner.py.
+        """
+        return self._last_log is not None and self._last_log > self.seen.states[-1].timestamp - LAST_LINE
+
+    def _agent_warning(self) -> List[FlowRunLog]:
+        if self._seen is None or not self._stream_states or monotonic() < self._next_agent_warning:
+            return []
+        state = self._seen.state
+        if state.is_running() or state.is_submitted() or state.is_finished():
+            return []
+        waited = round(monotonic() - self._next_agent_warning + AGENT_WARNING)
+        self._next_agent_warning = monotonic() + NEXT_AGENT_WARNING
+        message = (
+            f"It has been {waited} seconds and your flow run has not been submitted by an agent. "
+            f"{check_for_compatible_agents(self._seen.labels)}"
+        )
+        return [FlowRunLog(pendulum.now(), logging.WARNING, message)]
