@@ -6,8 +6,9 @@ import os
 import threading
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from functools import partial
 from time import monotonic
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 import prefect
 import requests
@@ -56,6 +57,11 @@ _urls: Dict[Tuple[Any, ...], str] = {}
 _patience: "ContextVar[float]" = ContextVar("patience", default=PATIENCE)
 
 
+def patience_now() -> float:
+    """For how many seconds requests of this thread are tried again."""
+    return _patience.get()
+
+
 @contextmanager
 def patience(seconds: float) -> Iterator[None]:
     """Within the block, requests of this thread are tried again for so long when the API does not answer."""
@@ -95,19 +101,24 @@ class Hold:
                 with suppress(Exception):
                     self._response.shutdown()
 
-    def read(self, response: requests.Response) -> None:
-        """Reads the answer, of which only the headers have come.
+    def send(self, send: Callable[[], requests.Response]) -> requests.Response:
+        """Sends the request, and reads the answer.
+
+        Args:
+            send: sends it, and returns as soon as the answer's headers have come.
 
         Raises:
             Released: `release` was called.
         """
-        self.is_applied = "Preference-Applied" in response.headers
         try:
+            response = send()
+            self.is_applied = "Preference-Applied" in response.headers
             with self._lock:
                 self._response = response.raw
                 if self._released:
                     raise Released
             response.content  # noqa: B018 - reads it
+            return response
         except (requests.ConnectionError, ChunkedEncodingError):
             if self._released:
                 raise Released from None
@@ -173,9 +184,7 @@ class _Session(requests.Session):
             return super().send(request, **options)
         request.headers["Prefer"] = f"wait={hold.seconds}"
         options.update(timeout=options["timeout"] + hold.seconds, stream=True)
-        response = super().send(request, **options)
-        hold.read(response)
-        return response
+        return hold.send(partial(super().send, request, **options))
 
 
 class _Client(prefect.Client):
@@ -293,7 +302,7 @@ def find(
         f"{{ {table}(where: $where, order_by: $order_by, limit: $limit) {{ {fields or FIELDS[table]} }} }}"
     )
     sought = _sought(table, where)
-    return _rows(ask(document, {"where": where, "order_by": order_by, "limit": limit}, sought), table, sought)
+    return rows_of(ask(document, {"where": where, "order_by": order_by, "limit": limit}, sought), table, sought)
 
 
 def pages(table: str, where: Where, by: str = "id", fields: Optional[str] = None) -> Iterator[List[Row]]:
@@ -321,9 +330,9 @@ def pages(table: str, where: Where, by: str = "id", fields: Optional[str] = None
         is_counted = left <= PAGE
         document = f"query($where: {table}_bool_exp) {{ {select} {count if is_counted else ''} }}"
         data = ask(document, {"where": after}, sought)
-        page = _rows(data, table, sought)
+        page = rows_of(data, table, sought)
         if is_counted:
-            left = _count(data, table, sought)
+            left = count_of(data, table, sought)
         if not page:
             return
         yield page
@@ -333,14 +342,24 @@ def pages(table: str, where: Where, by: str = "id", fields: Optional[str] = None
         after = {"_and": [where, {by: {"_gt": page[-1][by]}}]}
 
 
-def _rows(data: Row, table: str, purpose: str) -> List[Row]:
-    rows = data.get(table)
+def rows_of(data: Row, key: str, purpose: str) -> List[Row]:
+    """The rows that an answer holds under a key.
+
+    Raises:
+        BadAnswer: there are none, not even an empty list.
+    """
+    rows = data.get(key)
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise _bad(data, purpose)
     return rows
 
 
-def _count(data: Row, table: str, purpose: str) -> int:
+def count_of(data: Row, table: str, purpose: str) -> int:
+    """The count of a table's rows that an answer holds.
+
+    Raises:
+        BadAnswer: there is none.
+    """
     try:
         return int(data[f"{table}_aggregate"]["aggregate"]["count"])
     except (KeyError, TypeError) as error:

@@ -11,7 +11,7 @@ import tempfile
 import traceback
 from contextlib import ExitStack, nullcontext, redirect_stdout, suppress
 from pathlib import Path
-from typing import Any, Callable, ContextManager, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, ContextManager, Dict, Iterable, List, Mapping, Optional, Tuple, Union
 
 import pendulum
 import prefect
@@ -19,9 +19,9 @@ from prefect.engine.state import Cancelled
 from prefect.utilities.configuration import set_temporary_config
 
 from . import api
-from .errors import InvalidArgument, NotFound
+from .errors import NotFound
 from .server import Backend
-from .views import FlowRunLog, FlowRunView
+from .views import FlowRunLog, FlowRunView, FlowView
 from .waiting import watch_flow_run
 
 #: Seconds for the agent to stop its flow runs and itself
@@ -59,9 +59,9 @@ class LocalRunner:
         ...     flow_run.get_task_run("get_task_run_result-1").get_result()
     """
 
-    def __init__(self, database_url: Optional[str] = None, port: int = 0, import_paths: Sequence[str] = ()) -> None:
+    def __init__(self, database_url: Optional[str] = None, port: int = 0, import_paths: Iterable[str] = ()) -> None:
         self._database_url = database_url
-        self._import_paths = import_paths
+        self._import_paths = list(import_paths)
         self._port = port
         self._stack = ExitStack()
         self._flows: Dict[str, Tuple[str, prefect.Flow]] = {}
@@ -113,11 +113,13 @@ class LocalRunner:
         paths = [*map(os.path.abspath, self._import_paths), environment.get("PYTHONPATH", "")]
         return {**environment, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
-    def register(self, path: str, project_name: str = "default") -> List[str]:
-        """Registers all flows of a file, as `prefect.Flow.register` does. What it prints goes to standard error.
+    def register(
+        self, source: Union[str, "os.PathLike[str]", prefect.Flow], project_name: str = "default"
+    ) -> List[str]:
+        """Registers a flow, or all flows of a file, as `prefect.Flow.register` does. It prints to standard error.
 
         Args:
-            path: a Python file.
+            source: a Python file, or a flow.
             project_name: created if it is not there yet.
 
         Returns:
@@ -126,7 +128,7 @@ class LocalRunner:
         Raises:
             RegistrationFailed: the file cannot be loaded, has no flows, or a flow cannot be registered.
         """
-        flows = _flows_of(path)
+        flows = [source] if isinstance(source, prefect.Flow) else _flows_of(os.fspath(source))
         with self._configured(), redirect_stdout(sys.stderr):
             prefect.Client().create_project(project_name)
             for flow in flows:
@@ -137,7 +139,7 @@ class LocalRunner:
                     flow_id = flow.register(project_name, set_schedule_active=is_active, no_url=True)
                 except Exception as error:
                     raise RegistrationFailed(
-                        f"The flow {flow.name!r} of {path} cannot be registered: {error}"
+                        f"The flow {flow.name!r} of {source} cannot be registered: {error}"
                     ) from error
                 self._flows[flow.name] = (str(flow_id), flow)
         return [flow.name for flow in flows]
@@ -160,16 +162,15 @@ class LocalRunner:
 
         Raises:
             NotFound: no flow of that name was registered here (a `ValueError`).
-            InvalidArgument: the flow needs another parameter, or has none of that name, which the backend would not
-                mind (a `ValueError`).
+            WrongParameters: the flow needs another parameter, or has none of that name (a `ValueError`).
             AgentFailed: the agent has ended.
-            prefect.exceptions.ClientError: the backend refused, for example because a required parameter is missing.
+            prefect.exceptions.ClientError: the backend refused.
         """
         if flow_name not in self._flows:
             raise NotFound(f"There is no flow named {flow_name!r}. Registered are: {', '.join(self._flows)}")
-        flow_id, flow = self._flows[flow_name]
-        _check_parameters(flow, dict(parameters or {}))
+        flow_id = self._flows[flow_name][0]
         with self._configured():
+            FlowView.from_flow_id(flow_id).check_parameters(parameters or {})
             flow_run_id = api.create_flow_run(flow_name, flow_id=flow_id, parameters=dict(parameters or {}))
             for log in watch_flow_run(flow_run_id, before_poll=self._agent.check):
                 on_log(log)
@@ -195,19 +196,6 @@ def _flows_of(path: str) -> List[prefect.Flow]:
             "with Flow(...) as flow:"
         )
     return flows
-
-
-def _check_parameters(flow: prefect.Flow, given: Dict[str, Any]) -> None:
-    known = {parameter.name: parameter.required for parameter in flow.parameters()}
-    unknown = sorted(set(given) - set(known))
-    if unknown:
-        raise InvalidArgument(
-            f"Flow {flow.name!r} has no parameter {', '.join(map(repr, unknown))}. "
-            + (f"It has: {', '.join(sorted(known))}" if known else "It has none.")
-        )
-    missing = sorted(name for name, is_required in known.items() if is_required and name not in given)
-    if missing:
-        raise InvalidArgument(f"Flow {flow.name!r} needs the parameter {', '.join(map(repr, missing))}.")
 
 
 def _is_schedule_active(flow_name: str, project_name: str) -> bool:

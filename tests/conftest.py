@@ -1,5 +1,5 @@
 """
-Fixtures: an embedded backend for this process's Prefect, and with it an agent.
+Fixtures: an embedded backend for this process's Prefect. The one with an agent is the package's own, `local_runner`.
 
 Nothing is mocked here: HTTP, SQLite files, agents and flow runs are real. Prefect's home is a temporary folder.
 """
@@ -18,7 +18,7 @@ import pytest
 from prefect.utilities.configuration import set_temporary_config
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
-from prefect_taskrun_tasks.runner import LocalRunner, settings
+from prefect_taskrun_tasks.runner import settings
 from prefect_taskrun_tasks.server import Backend
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -56,10 +56,3 @@ def backend(tmp_path: Path) -> Iterator[Backend]:
 @pytest.fixture
 def client(backend: Backend) -> prefect.Client:
     return prefect.Client()
-
-
-@pytest.fixture(scope="session")
-def local(home: Path) -> Iterator[LocalRunner]:
-    """A backend with an agent. One for all tests, so each registers flows under names of its own."""
-    with LocalRunner(import_paths=[str(Path(__file__).parent)]) as local:
-        yield local

@@ -87,6 +87,8 @@ class Wait:
         self.states = states
         self.logs = logs
         self.since = monotonic()
+        #: seconds for which the Prefect API may be away before it has answered once: it may be the wrong address
+        self.patience = api.patience_now()
         #: UUID of the flow run that waits, if it is a backend's
         self.waiting_run_id: Optional[str] = prefect.context.get("flow_run_id")
         #: who waits for what, until that has been declared
@@ -251,6 +253,8 @@ class Watcher:
             self._woken.clear()
             waits = list(self._waits)
             can_wait = self._is_pushed and not any(wait.is_new or wait.is_ending for wait in waits)
+            if not waits:
+                return True
             hold = self._hold = api.Hold(self._hold_for if can_wait else 0.0)
         try:
             self._declare(waits)
@@ -259,6 +263,7 @@ class Watcher:
             return True
         except (BackendUnreachable, BadAnswer) as error:
             self.failure, self._is_pushed = error, False
+            self._end([wait for wait in waits if wait.is_new and monotonic() >= wait.since + wait.patience], error)
             raise
         except Exception as error:
             # a definite answer, which is not asked for again
@@ -289,10 +294,13 @@ class Watcher:
     def _ask(self, waits: List[Wait], hold: api.Hold) -> bool:
         document, variables = _question(waits, self._logs_since)
         ids = variables["ids"]["id"]["_in"]
-        answer = api.ask(document, variables, f"watching {len(ids)} flow runs", hold)
+        purpose = f"watching flow run {ids[0]!r}" if len(ids) == 1 else f"watching {len(ids)} flow runs"
+        answer = api.ask(document, variables, purpose, hold)
+        found = {name: api.rows_of(answer, name, purpose) for name in variables if name != "ids"}
+        count = api.count_of(answer, "flow_run", purpose)
         self.failure, self._is_pushed = None, hold.is_applied
-        rows = {row["id"]: row for name in ("told", "untold") for row in answer.get(name) or ()}
-        logs = answer.get("logs") or []
+        rows = {row["id"]: row for row in found["told"] + found.get("untold", [])}
+        logs = found.get("logs", [])
         if len(logs) == api.PAGE:
             # there may be more
             logs = [log for page in api.pages("log", variables["logs"], fields=_LOG_FIELDS) for log in page]
@@ -305,8 +313,8 @@ class Watcher:
             for wait in waits:
                 wait.forget_logs(self._logs_since)
         for wait in waits:
-            wait.see_parent({row["id"] for row in answer.get("cancelled") or ()})
-        if answer["flow_run_aggregate"]["aggregate"]["count"] < len(ids):
+            wait.see_parent({row["id"] for row in found.get("cancelled", [])})
+        if count < len(ids):
             self._end_missing(waits, ids)
         return any(news)
 

@@ -9,9 +9,9 @@ from conftest import EXAMPLES
 from prefect_taskrun_tasks.runner import LocalRunner
 
 
-def test_a_parent_flow_run_uses_the_result_of_its_child(local: LocalRunner) -> None:
-    local.register(str(EXAMPLES / "parent_child.py"))
-    parent_run = local.run("parent")
+def test_a_parent_flow_run_uses_the_result_of_its_child(local_runner: LocalRunner) -> None:
+    local_runner.register(str(EXAMPLES / "parent_child.py"))
+    parent_run = local_runner.run("parent")
     assert parent_run.state.is_successful()
     assert parent_run.get_task_run("get_task_run_result-1").get_result() == [0, 1, 2, 3, 4]
 

@@ -135,44 +135,46 @@ def test_runners_within_each_other_run_their_own_flow_runs(flows: str) -> None:
         assert outer_run.get_task_run("where-1").get_result() == outer.backend.url
 
 
-def test_a_file_that_is_registered_again_makes_new_versions(local: LocalRunner, flows: str) -> None:
-    assert local.register(flows) == local.register(flows) == ["double", "where", "sleep"]
-    flow_run = local.run("double", {"x": 2})
+def test_a_file_that_is_registered_again_makes_new_versions(local_runner: LocalRunner, flows: str) -> None:
+    assert local_runner.register(flows) == local_runner.register(flows) == ["double", "where", "sleep"]
+    flow_run = local_runner.run("double", {"x": 2})
     assert flow_run.get_task_run("double-1").get_result() == 4
     assert not flow_run.get_flow_metadata().archived
 
 
-def test_threads_can_run_flows_at_once(local: LocalRunner, flows: str) -> None:
-    local.register(flows)
+def test_threads_can_run_flows_at_once(local_runner: LocalRunner, flows: str) -> None:
+    local_runner.register(flows)
     with ThreadPoolExecutor() as threads:
-        flow_runs = list(threads.map(lambda x: local.run("double", {"x": x}), range(3)))
+        flow_runs = list(threads.map(lambda x: local_runner.run("double", {"x": x}), range(3)))
     assert [flow_run.get_task_run("double-1").get_result() for flow_run in flow_runs] == [0, 2, 4]
 
 
-def test_a_flow_with_two_names_in_the_file_is_registered_once(local: LocalRunner, tmp_path: Path) -> None:
+def test_a_flow_with_two_names_in_the_file_is_registered_once(local_runner: LocalRunner, tmp_path: Path) -> None:
     file = tmp_path / "alias.py"
     file.write_text("from prefect import Flow\nfirst = second = Flow('one of two')\n")
-    assert local.register(str(file)) == ["one of two"]
+    assert local_runner.register(str(file)) == ["one of two"]
 
 
-def test_a_flow_that_was_not_registered_cannot_be_run(local: LocalRunner) -> None:
+def test_a_flow_that_was_not_registered_cannot_be_run(local_runner: LocalRunner) -> None:
     with pytest.raises(ValueError, match="no flow named 'nowhere'"):
-        local.run("nowhere")
+        local_runner.run("nowhere")
 
 
-def test_a_file_that_cannot_be_loaded_leaves_the_import_path_as_it_was(local: LocalRunner, tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_loaded_leaves_the_import_path_as_it_was(
+    local_runner: LocalRunner, tmp_path: Path
+) -> None:
     file = tmp_path / "broken.py"
     file.write_text("1 / 0")
     import_path = list(sys.path)
     with pytest.raises(RegistrationFailed, match="ZeroDivisionError"):
-        local.register(str(file))
+        local_runner.register(str(file))
     assert list(sys.path) == import_path
 
 
-def test_logs_and_states_are_given_as_they_come(local: LocalRunner, flows: str) -> None:
-    local.register(flows)
+def test_logs_and_states_are_given_as_they_come(local_runner: LocalRunner, flows: str) -> None:
+    local_runner.register(flows)
     logs: List[Any] = []
-    local.run("double", {"x": 1}, on_log=logs.append)
+    local_runner.run("double", {"x": 1}, on_log=logs.append)
     messages = [log.message for log in logs]
     assert "Entered state <Running>: Running flow." in messages
     assert "Beginning Flow run for 'double'" in messages
