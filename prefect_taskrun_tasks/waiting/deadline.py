@@ -38,6 +38,11 @@ class Deadline:
         self._seconds = math.inf if seconds is None else seconds
 
     @property
+    def is_one_look(self) -> bool:
+        """Whether there never was any time, but for one look."""
+        return self._seconds == 0
+
+    @property
     def left(self) -> float:
         """Seconds, at least 0."""
         return max(0.0, self._start + self._seconds - monotonic())

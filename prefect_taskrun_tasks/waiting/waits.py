@@ -19,7 +19,7 @@ SLOWEST_POLL = 10.0
 #: Seconds for which a thread is blocked at most, so that it can be interrupted
 SLICE = 1.0
 
-#: Seconds for the first look at a flow run, also where there is no time to wait
+#: Seconds for the first look at a flow run, where there is no time to wait
 FIRST_LOOK = 5.0
 
 
@@ -132,9 +132,12 @@ class Waits:
         return self._deadline.left if self._unfinished() else SLICE
 
     def _check_time(self) -> None:
-        for wait in self._unfinished() if not self._deadline.left else ():
-            # also without time left, one look is taken
-            if not wait.is_looked_for.wait(max(0.0, wait.since + FIRST_LOOK - monotonic())) or self._inbox.empty():
+        if self._deadline.left:
+            return
+        for wait in self._unfinished():
+            if self._deadline.is_one_look:
+                wait.is_looked_for.wait(max(0.0, wait.since + FIRST_LOOK - monotonic()))
+            if self._inbox.empty():
                 raise self._missed(wait) from self._watcher.failure
 
     def _missed(self, wait: Wait) -> Exception:

@@ -1,7 +1,7 @@
 """A Prefect API that answers whatever a test wants."""
 
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any, Iterator, Type
 
@@ -14,7 +14,7 @@ from prefect_taskrun_tasks.runner import settings
 @contextmanager
 def serving(handler: Type[BaseHTTPRequestHandler]) -> Iterator[None]:
     """For the block, this process's Prefect talks to a server of this machine."""
-    with HTTPServer(("127.0.0.1", 0), handler) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:

@@ -231,7 +231,7 @@ def test_logs_are_asked_for_until_the_limit_of_the_wait(backend: Backend, child:
     child.enter(Running())
     child.log("on its way")
     faults: List[Fault] = []
-    with faulty(backend, faults), api.patience(0):
+    with faulty(backend, faults):
         watch = watch_flow_run(child.id, stream_states=False, timeout=60)
         faults += [_answers(503), _reset]
         assert next(watch).message == "on its way"

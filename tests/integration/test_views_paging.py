@@ -111,7 +111,7 @@ def test_the_first_child_is_there_before_the_last_ones_are_looked_up(
 ) -> None:
     map_over_many(backend, run, "inc-1", 1_600)
     view = parent(run)
-    asked = mocker.spy(api, "_ask")
+    asked = mocker.spy(api, "ask")
     children = view.iter_mapped()
     assert asked.call_count == 0
     assert next(children).map_index == 0
@@ -128,7 +128,7 @@ def test_the_first_result_is_there_before_the_last_children_are_looked_up(
 ) -> None:
     map_over_many(backend, run, "inc-1", 1_600)
     view = parent(run)
-    asked = mocker.spy(api, "_ask")
+    asked = mocker.spy(api, "ask")
     values = view.iter_results(workers=2)
     assert asked.call_count == 0
     assert next(values) == 0
@@ -167,7 +167,7 @@ def test_children_that_are_never_looked_at_are_not_looked_up(
     large_run: DrivenRun, mocker: Any, others: List[threading.Thread]
 ) -> None:
     view = parent(large_run)
-    asked = mocker.spy(api, "_ask")
+    asked = mocker.spy(api, "ask")
     view.iter_mapped()
     view.iter_results()
     assert asked.call_count == 0
@@ -289,7 +289,7 @@ def test_task_runs_that_are_created_meanwhile_do_not_displace_others(
     view = FlowRunView.from_flow_run_id(run.id)
     before = set(view.get_task_run_ids())
     assert len(before) == 1_000
-    ask = api._ask
+    ask = api.ask
 
     def ask_and_then_grow(*args: Any) -> Any:
         answer = ask(*args)
@@ -297,14 +297,14 @@ def test_task_runs_that_are_created_meanwhile_do_not_displace_others(
             insert_children(backend, run, "inc-1", range(1_000, 1_600))
         return answer
 
-    asked = mocker.patch.object(api, "_ask", side_effect=ask_and_then_grow)
+    asked = mocker.patch.object(api, "ask", side_effect=ask_and_then_grow)
     assert before <= set(view.get_task_run_ids())
 
 
 def test_an_old_flow_with_many_versions_sends_only_the_newest(mocker: Any) -> None:
     ids = [register(Flow("versions")) for _ in range(3)]
     group = api.find("flow", {"id": {"_eq": ids[0]}}, fields="flow_group_id")[0]["flow_group_id"]
-    asked = mocker.spy(api, "_ask")
+    asked = mocker.spy(api, "ask")
     assert FlowView.from_flow_group_id(group).flow_id == ids[-1]
     assert len(asked.spy_return["flow"]) == 1
 

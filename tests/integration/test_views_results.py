@@ -210,6 +210,6 @@ def test_views_of_one_state_are_still_equal_when_one_has_loaded_its_result(run: 
 def test_all_children_are_found_by_one_query(run: DrivenRun, mocker: Any) -> None:
     run.task_maps("inc-1", [1, 2, 3])
     view = parent(ours, run)
-    query = mocker.spy(ours.api, "_ask")
+    query = mocker.spy(ours.api, "ask")
     view.get_result()
     assert query.call_count == 1
