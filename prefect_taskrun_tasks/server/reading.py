@@ -80,16 +80,17 @@ COMPARISONS: Dict[str, Callable[[Any, Any], Any]] = {
 
 def _contains(column: Any, wanted: Any, path: Tuple[str, ...] = ()) -> "ColumnElement[bool]":
     """Whether a JSON column holds `wanted`, as PostgreSQL's ``@>`` has it: objects with these items, scalars alike."""
-    if isinstance(wanted, dict):
-        return and_(true(), *[_contains(column, value, (*path, key)) for key, value in wanted.items()])
-    if not path or isinstance(wanted, list) or any('"' in key for key in path):
+    if isinstance(wanted, list) or not (path or isinstance(wanted, dict)) or any('"' in key for key in path):
         raise Refused(f"_contains takes an object of objects and scalars, with plain keys, and not {wanted!r}.")
+    kind = func.json_type(column, "$" + "".join(f'."{key}"' for key in path))
+    if isinstance(wanted, dict):
+        return and_(kind == "object", *[_contains(column, value, (*path, key)) for key, value in wanted.items()])
     if wanted is None or isinstance(wanted, bool):
         # null, true and false are types of SQLite's JSON
-        kind = func.json_type(column, "$" + "".join(f'."{key}"' for key in path))
-        return kind == json.dumps(wanted)
-    found: ColumnElement[bool] = column[path].as_string() == wanted
-    return found
+        is_it: ColumnElement[bool] = kind == json.dumps(wanted)
+    else:
+        is_it = column[path].as_string() == wanted
+    return is_it
 
 
 def condition(source: FromClause, table: Table, where: Optional[Shaped]) -> "ColumnElement[bool]":

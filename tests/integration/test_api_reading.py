@@ -440,3 +440,36 @@ def test_a_batch_of_logs_costs_few_statements(api: Caller) -> None:
     with statements(api.database) as sent:
         api.mutate("write_run_logs", "success", logs=logs)
     assert len(sent) <= 3, sent
+
+
+CONTEXT = {"who": {"id": "a", "n": 5, "ok": True, "no": None}, "list": [1], 'q"uote': 1}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "is_found"),
+    [
+        ({}, True),
+        ({"who": {"id": "a"}}, True),
+        ({"who": {"id": "a", "n": 5, "ok": True, "no": None}}, True),
+        ({"who": {"id": "b"}}, False),
+        ({"who": {"id": "a", "n": 6}}, False),
+        ({"who": {"ok": False}}, False),
+        ({"who": {"n": None}}, False),
+        ({"who": {"missing": "a"}}, False),
+        ({"who": "a"}, False),
+        ({"who": {}}, True),
+        ({"missing": {}}, False),
+        ({"list": {}}, False),
+    ],
+)
+def test_rows_are_found_by_what_their_json_contains(api: Caller, wanted: Any, is_found: bool) -> None:
+    id = api.flow_run_id(context=CONTEXT)
+    query = "query($c: jsonb) { flow_run(where: {context: {_contains: $c}}) { id } }"
+    assert api.ask(query, c=wanted)["flow_run"] == ([{"id": id}] if is_found else [])
+
+
+@pytest.mark.parametrize("wanted", [[1], 5, "a", {"list": [1]}, {'q"uote': 1}])
+def test_what_cannot_be_looked_for_in_json_is_refused(api: Caller, wanted: Any) -> None:
+    api.flow_run_id(context=CONTEXT)
+    message = api.error("query($c: jsonb) { flow_run(where: {context: {_contains: $c}}) { id } }", c=wanted)
+    assert message.startswith("_contains takes an object")
