@@ -10,6 +10,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Set, Tuple, Union
 import pendulum
 import prefect
 from prefect.engine.state import Finished
+from prefect.utilities.logging import get_logger
 from tenacity import (
     RetryCallState,
     Retrying,
@@ -48,6 +49,8 @@ LASTING = 5.0
 
 #: Seconds that a log may come to light after others that were stored later
 LOG_OVERLAP = timedelta(seconds=2)
+
+_logger = get_logger(__name__)
 
 _FINISHED = sorted(name for name, state in STATES.items() if issubclass(state, Finished))
 _LOG_FIELDS = f"{api.FIELDS['log']} flow_run_id created"
@@ -99,6 +102,8 @@ class Wait:
         )
         #: the waiting flow run, if the awaited one is its child and is to be cancelled together with it
         self.guarded_by: Optional[str] = None
+        #: whether that one is being cancelled, and the wait has been told so
+        self.is_parent_cancelled = False
         #: set once the awaited flow run has been looked for, whether the Prefect API has answered or not
         self.is_looked_for = threading.Event()
         #: whether it has finished, and only its last logs are awaited
@@ -142,8 +147,9 @@ class Wait:
 
     def see_parent(self, cancelled: Set[str]) -> None:
         """Tells, once, that the flow run that waits is among those that are being cancelled."""
-        if self.guarded_by in cancelled:
-            self.guarded_by = None
+        if self.guarded_by in cancelled and not self.is_parent_cancelled:
+            # it stays guarded: whoever was told may be interrupted while it cancels, and has to do so again
+            self.is_parent_cancelled = True
             self._inbox.put((self, News(None, [], True)))
 
     def end(self, error: BaseException) -> None:
@@ -175,7 +181,7 @@ class Watcher:
     def add(self, wait: Wait) -> None:
         with self._lock:
             self._waits.add(wait)
-            if self._thread is None:
+            if self._thread is None or not self._thread.is_alive():
                 # what it says in the log belongs to the flow run, but not to the task run that happens to wait first
                 context = {key: value for key, value in prefect.context.to_dict().items() if key != "task_run_id"}
                 self._thread = threading.Thread(target=self._run, args=(context,), name="watcher", daemon=True)
@@ -285,7 +291,14 @@ class Watcher:
     def _declare(self, waits: List[Wait]) -> None:
         """Ends waits that would never end, once they have lasted a while; most are over by then."""
         lasting = [wait for wait in waits if wait.edge and monotonic() > wait.since + LASTING]
-        errors = cycles.declare({wait.edge for wait in lasting if wait.edge}) if lasting else {}
+        try:
+            errors = cycles.declare({wait.edge for wait in lasting if wait.edge}) if lasting else {}
+        except (BackendUnreachable, BadAnswer):
+            raise
+        except Exception:
+            # such as logs that are not allowed; the waits end at their limits, if they are in a cycle
+            _logger.debug("Flow runs that wait for each other cannot be looked for", exc_info=True)
+            errors = {}
         for wait in lasting:
             edge, wait.edge = wait.edge, None
             if edge in errors:
@@ -312,8 +325,9 @@ class Watcher:
             self._logs_since = _overlapping(max([*(log["created"] for log in logs), self._logs_since or ""]))
             for wait in waits:
                 wait.forget_logs(self._logs_since)
+        cancelled = {row["id"] for row in found.get("cancelled", [])}
         for wait in waits:
-            wait.see_parent({row["id"] for row in found.get("cancelled", [])})
+            wait.see_parent(cancelled)
         if count < len(ids):
             self._end_missing(waits, ids)
         return any(news)
@@ -350,7 +364,7 @@ def _question(waits: List[Wait], logs_since: Optional[str]) -> Tuple[str, api.Ro
         parts[0] = (*parts[0][:3], {"_and": [changed, {"state": {"_in": _FINISHED}}]})
         untold = {"_and": [changed, {"state": {"_nin": _FINISHED}}]}
         parts.append(("untold", f"flow_run(where: $untold) {{ {fields} }}", "flow_run_bool_exp", untold))
-    guards = sorted({wait.guarded_by for wait in waits if wait.guarded_by})
+    guards = sorted({wait.guarded_by for wait in waits if wait.guarded_by and not wait.is_parent_cancelled})
     if guards:
         cancelled = {"id": {"_in": guards}, "state": {"_in": ["Cancelling", "Cancelled"]}}
         parts.append(("cancelled", "flow_run(where: $cancelled) { id }", "flow_run_bool_exp", cancelled))
