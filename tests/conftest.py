@@ -30,6 +30,11 @@ def eventually(condition: Callable[[], Any], seconds: float = 60) -> Any:
     return poll(condition)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--seed", type=int, default=1, help="of the faults in tests/soak (default: 1)")
+    parser.addoption("--faulted-runs", type=int, default=3, help="how many runs tests/soak has (default: 3)")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def home() -> Iterator[Path]:
     """Prefect's home folder, of this process and of those that it starts."""

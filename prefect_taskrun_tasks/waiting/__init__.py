@@ -3,9 +3,9 @@
 from .agents import check_for_compatible_agents
 from .cancelling import cancel_children
 from .deadline import LONGEST_WAIT, Deadline, Timeout
+from .wait import Wait
 from .waits import Waits, wait_until_finished
 from .watch import Watch, watch_flow_run
-from .watcher import Wait
 
 __all__ = [
     "LONGEST_WAIT",

@@ -11,7 +11,8 @@ from ..errors import NotFound
 from ..views import FlowRunView
 from .cancelling import cancel_children
 from .deadline import Deadline
-from .watcher import News, Told, Wait, is_finished, watcher
+from .wait import News, Told, Wait, is_finished
+from .watcher import watcher
 
 #: Seconds between two polls at most, while a flow run is watched; that of prefect.backend 1.4.1
 SLOWEST_POLL = 10.0

@@ -3,13 +3,11 @@
 import os
 import threading
 from datetime import timedelta
-from queue import SimpleQueue
 from time import monotonic, sleep
-from typing import Any, Dict, List, NamedTuple, Optional, Set, Tuple, Union
+from typing import Any, Dict, List, Optional, Set, Tuple
 
 import pendulum
 import prefect
-from prefect.engine.state import Finished
 from prefect.utilities.logging import get_logger
 from tenacity import (
     RetryCallState,
@@ -23,10 +21,9 @@ from tenacity.wait import wait_base
 
 from .. import api
 from ..errors import BackendUnreachable, BadAnswer, NotFound
-from ..results import state_class
-from ..views import Lineage
-from ..views.arguments import STATES
 from . import cycles
+from .question import LOG_FIELDS, question
+from .wait import Wait
 
 #: Seconds between two looks at least, unless somebody wants less; well under what people notice
 FASTEST = 0.08
@@ -41,9 +38,6 @@ GROWTH = 1.1
 #: Seconds between two looks at states and logs on the way, where the backend tells of the last state by itself
 ON_THE_WAY = 1.0
 
-#: Flow runs so few that each of their states is told at once, and not only the last one
-FEW = 10
-
 #: Seconds that a wait has lasted before it is looked whether it will ever end
 LASTING = 5.0
 
@@ -51,115 +45,6 @@ LASTING = 5.0
 LOG_OVERLAP = timedelta(seconds=2)
 
 _logger = get_logger(__name__)
-
-_FINISHED = sorted(name for name, state in STATES.items() if issubclass(state, Finished))
-_LOG_FIELDS = f"{api.FIELDS['log']} flow_run_id created"
-
-
-class News(NamedTuple):
-    """What is new of a flow run."""
-
-    #: the flow run as it is now, if it was not known or has entered another state
-    row: Optional[api.Row]
-    #: log lines that were not known
-    logs: List[api.Row]
-    #: the flow run that waits is being cancelled, and wants to have this one cancelled too
-    is_parent_cancelled: bool = False
-
-
-#: What a wait is told: news, or the error that ends it
-Told = Tuple["Wait", Union[News, BaseException]]
-
-
-class Wait:
-    """A flow run that somebody waits for.
-
-    Args:
-        flow_run_id: the flow run's UUID.
-        inbox: where what is new of it goes.
-        slowest: seconds between two looks at most.
-        states: whether its states on the way are of interest.
-        logs: whether its logs are.
-    """
-
-    def __init__(
-        self, flow_run_id: str, inbox: "SimpleQueue[Told]", slowest: float, states: bool = False, logs: bool = False
-    ) -> None:
-        self.flow_run_id = flow_run_id
-        self.slowest = slowest
-        self.states = states
-        self.logs = logs
-        self.since = monotonic()
-        #: seconds for which the Prefect API may be away before it has answered once: it may be the wrong address
-        self.patience = api.patience_now()
-        #: UUID of the flow run that waits, if it is a backend's
-        self.waiting_run_id: Optional[str] = prefect.context.get("flow_run_id")
-        #: who waits for what, until that has been declared
-        self.edge = (
-            cycles.Edge(self.waiting_run_id, prefect.context.get("task_run_id"), flow_run_id)
-            if self.waiting_run_id
-            else None
-        )
-        #: the waiting flow run, if the awaited one is its child and is to be cancelled together with it
-        self.guarded_by: Optional[str] = None
-        #: whether that one is being cancelled, and the wait has been told so
-        self.is_parent_cancelled = False
-        #: set once the awaited flow run has been looked for, whether the Prefect API has answered or not
-        self.is_looked_for = threading.Event()
-        #: whether it has finished, and only its last logs are awaited
-        self.is_ending = False
-        self._inbox = inbox
-        self._version: Optional[int] = None
-        self._logs: Dict[str, str] = {}
-
-    @property
-    def is_new(self) -> bool:
-        return self._version is None
-
-    @property
-    def version(self) -> Optional[int]:
-        """Of the flow run's state that was told last."""
-        return self._version
-
-    def see(self, row: Optional[api.Row], logs: List[api.Row]) -> bool:
-        """Tells what is new in what was found; whether there was something."""
-        if row is not None and row["version"] == self._version:
-            row = None
-        new = [log for log in logs if log["id"] not in self._logs]
-        self._logs.update((log["id"], log["created"]) for log in new)
-        if row is not None:
-            self._version = row["version"]
-            self.is_ending = is_finished(row)
-            lineage = Lineage.of(row["context"])
-            if (
-                lineage
-                and lineage.parent_close_policy == "cancel"
-                and lineage.parent_flow_run_id == self.waiting_run_id
-            ):
-                self.guarded_by = self.waiting_run_id
-        if row is not None or new:
-            self._inbox.put((self, News(row, new)))
-        return row is not None or bool(new)
-
-    def forget_logs(self, before: str) -> None:
-        """Those that will not be found again need not be known."""
-        self._logs = {id: created for id, created in self._logs.items() if created > before}
-
-    def see_parent(self, cancelled: Set[str]) -> None:
-        """Tells, once, that the flow run that waits is among those that are being cancelled."""
-        if self.guarded_by in cancelled and not self.is_parent_cancelled:
-            # it stays guarded: whoever was told may be interrupted while it cancels, and has to do so again
-            self.is_parent_cancelled = True
-            self._inbox.put((self, News(None, [], True)))
-
-    def end(self, error: BaseException) -> None:
-        self._inbox.put((self, error))
-
-
-def is_finished(row: api.Row) -> bool:
-    """Whether a flow run, as the Prefect API describes it, is in a final state."""
-    state = row["serialized_state"]
-    return bool(state) and issubclass(state_class(state["type"]), Finished)
 
 
 class Watcher:
@@ -305,7 +190,7 @@ class Watcher:
                 self._end([wait], errors[edge])
 
     def _ask(self, waits: List[Wait], hold: api.Hold) -> bool:
-        document, variables = _question(waits, self._logs_since)
+        document, variables = question(waits, self._logs_since)
         ids = variables["ids"]["id"]["_in"]
         purpose = f"watching flow run {ids[0]!r}" if len(ids) == 1 else f"watching {len(ids)} flow runs"
         answer = api.ask(document, variables, purpose, hold)
@@ -316,7 +201,7 @@ class Watcher:
         logs = found.get("logs", [])
         if len(logs) == api.PAGE:
             # there may be more
-            logs = [log for page in api.pages("log", variables["logs"], fields=_LOG_FIELDS) for log in page]
+            logs = [log for page in api.pages("log", variables["logs"], fields=LOG_FIELDS) for log in page]
         by_run: Dict[str, List[api.Row]] = {}
         for log in logs:
             by_run.setdefault(log["flow_run_id"], []).append(log)
@@ -343,47 +228,6 @@ def _overlapping(created: str) -> str:
     moment = pendulum.parse(created)
     assert isinstance(moment, pendulum.DateTime)
     return str((moment - LOG_OVERLAP).isoformat())
-
-
-def _question(waits: List[Wait], logs_since: Optional[str]) -> Tuple[str, api.Row]:
-    """The query for all that is new: its text, which is the same for all waits of a kind, and its variables."""
-    ids = sorted({wait.flow_run_id for wait in waits})
-    by_version: Dict[Optional[int], Set[str]] = {}
-    for wait in waits:
-        by_version.setdefault(wait.version, set()).add(wait.flow_run_id)
-    changed: api.Row = {
-        "_or": [
-            {"id": {"_in": sorted(group)}, **({} if version is None else {"version": {"_neq": version}})}
-            for version, group in by_version.items()
-        ]
-    }
-    fields = f"{api.FIELDS['flow_run']} version"
-    # a backend that holds its answer does so for the first field
-    parts = [("told", f"flow_run(where: $told) {{ {fields} }}", "flow_run_bool_exp", changed)]
-    if len(ids) > FEW:
-        parts[0] = (*parts[0][:3], {"_and": [changed, {"state": {"_in": _FINISHED}}]})
-        untold = {"_and": [changed, {"state": {"_nin": _FINISHED}}]}
-        parts.append(("untold", f"flow_run(where: $untold) {{ {fields} }}", "flow_run_bool_exp", untold))
-    guards = sorted({wait.guarded_by for wait in waits if wait.guarded_by and not wait.is_parent_cancelled})
-    if guards:
-        cancelled = {"id": {"_in": guards}, "state": {"_in": ["Cancelling", "Cancelled"]}}
-        parts.append(("cancelled", "flow_run(where: $cancelled) { id }", "flow_run_bool_exp", cancelled))
-    logging = [wait for wait in waits if wait.logs]
-    if logging:
-        known = {wait.flow_run_id for wait in logging if not wait.is_new}
-        new = {wait.flow_run_id for wait in logging if wait.is_new}
-        since = {"created": {"_gt": logs_since}} if logs_since else {}
-        where = {"_or": [{"flow_run_id": {"_in": sorted(known)}, **since}, {"flow_run_id": {"_in": sorted(new)}}]}
-        selected = f"log(where: $logs, order_by: {{created: asc}}, limit: {api.PAGE}) {{ {_LOG_FIELDS} }}"
-        parts.append(("logs", selected, "log_bool_exp", where))
-    declared = ", ".join(f"${name}: {kind}" for name, _, kind, _ in parts)
-    selected = " ".join(f"{name}: {text}" for name, text, _, _ in parts)
-    count = "flow_run_aggregate(where: $ids) { aggregate { count } }"
-    variables = {name: value for name, _, _, value in parts}
-    return (
-        f"query({declared}, $ids: flow_run_bool_exp) {{ {selected} {count} }}",
-        {**variables, "ids": {"id": {"_in": ids}}},
-    )
 
 
 _watchers: Dict[Tuple[Any, ...], Watcher] = {}

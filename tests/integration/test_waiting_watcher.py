@@ -18,7 +18,7 @@ from prefect.engine.state import Cancelling, Failed, Running, Submitted, Success
 
 from prefect_taskrun_tasks import FlowRunView, create_flow_run, errors, get_task_run_result, wait_for_flow_run
 from prefect_taskrun_tasks.server import Backend
-from prefect_taskrun_tasks.waiting import Deadline, Waits, cancelling, cycles, waits, watch_flow_run, watcher
+from prefect_taskrun_tasks.waiting import Deadline, Wait, Waits, cancelling, cycles, waits, watch_flow_run, watcher
 
 NOBODY = "4f6b3c1e-0000-4000-8000-000000000000"
 
@@ -156,7 +156,7 @@ def test_polls_are_not_further_apart_than_was_asked_for(flow_id: str, backend: B
 def test_polls_get_further_apart_while_nothing_happens_but_never_too_far() -> None:
     loop = watcher.Watcher()
     loop._since = 0.0
-    loop._waits = {watcher.Wait(NOBODY, waits.queue.SimpleQueue(), slowest=10.0)}
+    loop._waits = {Wait(NOBODY, waits.queue.SimpleQueue(), slowest=10.0)}
 
     def pace(attempt: int) -> float:
         state: Any = type("attempt", (), {"attempt_number": attempt})

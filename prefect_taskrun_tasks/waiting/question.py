@@ -1,0 +1,63 @@
+"""What a watcher asks: all that is new of all flow runs that are waited for, in one query."""
+
+from typing import Dict, List, Optional, Set, Tuple
+
+from prefect.engine.state import Finished
+
+from .. import api
+from ..views.arguments import STATES
+from .wait import Wait
+
+#: Flow runs so few that each of their states is told at once, and not only the last one
+FEW = 10
+
+LOG_FIELDS = f"{api.FIELDS['log']} flow_run_id created"
+
+_RUN_FIELDS = f"{api.FIELDS['flow_run']} version"
+
+#: What is asked for, by the names under which it is answered
+_SELECTIONS = {
+    # first, because a backend that holds its answer does so while this is empty
+    "told": f"flow_run(where: $told) {{ {_RUN_FIELDS} }}",
+    "untold": f"flow_run(where: $untold) {{ {_RUN_FIELDS} }}",
+    "cancelled": "flow_run(where: $cancelled) { id }",
+    "logs": f"log(where: $logs, order_by: {{created: asc}}, limit: {api.PAGE}) {{ {LOG_FIELDS} }}",
+}
+
+_FINISHED = sorted(name for name, state in STATES.items() if issubclass(state, Finished))
+
+
+def question(waits: List[Wait], logs_since: Optional[str]) -> Tuple[str, api.Row]:
+    """The query for all that is new: its text, which is the same for all waits of a kind, and its variables.
+
+    Args:
+        waits: at least one.
+        logs_since: log lines that the backend stored until then are known, except to waits that are new.
+    """
+    ids = sorted({wait.flow_run_id for wait in waits})
+    by_version: Dict[Optional[int], Set[str]] = {}
+    for wait in waits:
+        by_version.setdefault(wait.version, set()).add(wait.flow_run_id)
+    changed: api.Row = {
+        "_or": [
+            {"id": {"_in": sorted(group)}, **({} if version is None else {"version": {"_neq": version}})}
+            for version, group in by_version.items()
+        ]
+    }
+    wheres: Dict[str, api.Row] = {"told": changed}
+    if len(ids) > FEW:
+        wheres["told"] = {"_and": [changed, {"state": {"_in": _FINISHED}}]}
+        wheres["untold"] = {"_and": [changed, {"state": {"_nin": _FINISHED}}]}
+    guards = sorted({wait.guarded_by for wait in waits if wait.guarded_by and not wait.is_parent_cancelled})
+    if guards:
+        wheres["cancelled"] = {"id": {"_in": guards}, "state": {"_in": ["Cancelling", "Cancelled"]}}
+    new, known = (
+        sorted({wait.flow_run_id for wait in waits if wait.logs and wait.is_new == is_new}) for is_new in (True, False)
+    )
+    if new or known:
+        since = {"created": {"_gt": logs_since}} if logs_since else {}
+        wheres["logs"] = {"_or": [{"flow_run_id": {"_in": known}, **since}, {"flow_run_id": {"_in": new}}]}
+    declared = ", ".join(f"${name}: {'log' if name == 'logs' else 'flow_run'}_bool_exp" for name in [*wheres, "ids"])
+    selected = " ".join(f"{name}: {_SELECTIONS[name]}" for name in wheres)
+    count = "flow_run_aggregate(where: $ids) { aggregate { count } }"
+    return f"query({declared}) {{ {selected} {count} }}", {**wheres, "ids": {"id": {"_in": ids}}}

@@ -1,0 +1,120 @@
+"""One flow run that is waited for, and what is told of it."""
+
+import threading
+from queue import SimpleQueue
+from time import monotonic
+from typing import Dict, List, NamedTuple, Optional, Set, Tuple, Union
+
+import prefect
+from prefect.engine.state import Finished
+
+from .. import api
+from ..results import state_class
+from ..views import Lineage
+from . import cycles
+
+
+class News(NamedTuple):
+    """What is new of a flow run."""
+
+    #: the flow run as it is now, if it was not known or has entered another state
+    row: Optional[api.Row]
+    #: log lines that were not known
+    logs: List[api.Row]
+    #: the flow run that waits is being cancelled, and wants to have this one cancelled too
+    is_parent_cancelled: bool = False
+
+
+#: What a wait is told: news, or the error that ends it
+Told = Tuple["Wait", Union[News, BaseException]]
+
+
+class Wait:
+    """A flow run that somebody waits for.
+
+    Args:
+        flow_run_id: the flow run's UUID.
+        inbox: where what is new of it goes.
+        slowest: seconds between two looks at most.
+        states: whether its states on the way are of interest.
+        logs: whether its logs are.
+    """
+
+    def __init__(
+        self, flow_run_id: str, inbox: "SimpleQueue[Told]", slowest: float, states: bool = False, logs: bool = False
+    ) -> None:
+        self.flow_run_id = flow_run_id
+        self.slowest = slowest
+        self.states = states
+        self.logs = logs
+        self.since = monotonic()
+        #: seconds for which the Prefect API may be away before it has answered once: it may be the wrong address
+        self.patience = api.patience_now()
+        #: UUID of the flow run that waits, if it is a backend's
+        self.waiting_run_id: Optional[str] = prefect.context.get("flow_run_id")
+        #: who waits for what, until that has been declared
+        self.edge = (
+            cycles.Edge(self.waiting_run_id, prefect.context.get("task_run_id"), flow_run_id)
+            if self.waiting_run_id
+            else None
+        )
+        #: the waiting flow run, if the awaited one is its child and is to be cancelled together with it
+        self.guarded_by: Optional[str] = None
+        #: whether that one is being cancelled, and the wait has been told so
+        self.is_parent_cancelled = False
+        #: set once the awaited flow run has been looked for, whether the Prefect API has answered or not
+        self.is_looked_for = threading.Event()
+        #: whether it has finished, and only its last logs are awaited
+        self.is_ending = False
+        self._inbox = inbox
+        self._version: Optional[int] = None
+        self._logs: Dict[str, str] = {}
+
+    @property
+    def is_new(self) -> bool:
+        return self._version is None
+
+    @property
+    def version(self) -> Optional[int]:
+        """Of the flow run's state that was told last."""
+        return self._version
+
+    def see(self, row: Optional[api.Row], logs: List[api.Row]) -> bool:
+        """Tells what is new in what was found; whether there was something."""
+        if row is not None and row["version"] == self._version:
+            row = None
+        new = [log for log in logs if log["id"] not in self._logs]
+        self._logs.update((log["id"], log["created"]) for log in new)
+        if row is not None:
+            self._version = row["version"]
+            self.is_ending = is_finished(row)
+            lineage = Lineage.of(row["context"])
+            if (
+                lineage
+                and lineage.parent_close_policy == "cancel"
+                and lineage.parent_flow_run_id == self.waiting_run_id
+            ):
+                self.guarded_by = self.waiting_run_id
+        if row is not None or new:
+            self._inbox.put((self, News(row, new)))
+        return row is not None or bool(new)
+
+    def forget_logs(self, before: str) -> None:
+        """Those that will not be found again need not be known."""
+        self._logs = {id: created for id, created in self._logs.items() if created > before}
+
+    def see_parent(self, cancelled: Set[str]) -> None:
+        """Tells, once, that the flow run that waits is among those that are being cancelled."""
+        if self.guarded_by in cancelled and not self.is_parent_cancelled:
+            # it stays guarded: whoever was told may be interrupted while it cancels, and has to do so again
+            self.is_parent_cancelled = True
+            self._inbox.put((self, News(None, [], True)))
+
+    def end(self, error: BaseException) -> None:
+        self._inbox.put((self, error))
+
+
+def is_finished(row: api.Row) -> bool:
+    """Whether a flow run, as the Prefect API describes it, is in a final state."""
+    state = row["serialized_state"]
+    return bool(state) and issubclass(state_class(state["type"]), Finished)
