@@ -25,12 +25,16 @@ from . import cycles
 from .question import LOG_FIELDS, question
 from .wait import Wait
 
-#: Seconds between two looks at least, unless somebody wants less; well under what people notice
-FASTEST = 0.08
+#: Seconds between two looks at least, unless somebody wants less; well under what people notice. Where there are more
+#: than `CROWD` waits they follow each other less closely in proportion, or else each change would cost a request
+FASTEST, CROWD = 0.08, 100
 
-#: Of the time watched so far, the share that is spent between two looks, up to `BUSIEST` seconds: changes of many flow
-#: runs, one after the other, would have them follow each other as closely as they may
-SHARE, BUSIEST = 0.03, 1.0
+#: Of the time watched so far, the share that is spent between two polls: changes of many flow runs, one after the
+#: other, would have them follow each other as closely as they may
+SHARE = 0.03
+
+#: Seconds between two looks at most, if they are apart only because there are so many
+BUSIEST = 1.0
 
 #: By how much the time between two looks grows while nothing happens
 GROWTH = 1.1
@@ -119,7 +123,7 @@ class Watcher:
         elif self._is_pushed:
             first = ON_THE_WAY if any(wait.states or wait.logs for wait in waits) else slowest
         else:
-            first = max(FASTEST, min(SHARE * (monotonic() - self._since), BUSIEST))
+            first = max(_spacing(waits), min(SHARE * (monotonic() - self._since), BUSIEST))
         first = min(first, slowest)
         jitter = first / 10
         return wait_exponential(first - jitter, slowest - jitter, GROWTH) + wait_random(0, jitter)
@@ -137,9 +141,7 @@ class Watcher:
 
     def _look(self) -> bool:
         """Asks once for what is new; whether there was something."""
-        waits = self._snapshot()
-        spacing = min([FASTEST, *(wait.slowest for wait in waits)])
-        sleep(max(0.0, self._last_look + spacing - monotonic()))
+        sleep(max(0.0, self._last_look + _spacing(self._snapshot()) - monotonic()))
         with self._lock:
             self._woken.clear()
             waits = list(self._waits)
@@ -222,6 +224,11 @@ class Watcher:
         for wait in waits:
             if wait.flow_run_id not in there:
                 self._end([wait], NotFound(f"No flow run {wait.flow_run_id!r} was found."))
+
+
+def _spacing(waits: List[Wait]) -> float:
+    """Seconds between two looks at least."""
+    return min([FASTEST * max(1.0, len(waits) / CROWD), BUSIEST, *(wait.slowest for wait in waits)])
 
 
 def _overlapping(created: str) -> str:
