@@ -11,9 +11,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from . import child_step, views
+from . import child_step, views, waits, watcher
 
-BENCHMARKS = {"child_step": child_step, "views": views}
+BENCHMARKS = {"child_step": child_step, "views": views, "waits": waits, "watcher": watcher}
 
 
 def main(names: "list[str]") -> None:

@@ -4,7 +4,7 @@ import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Callable, Dict
+from typing import Any, Callable, Dict, Tuple
 
 from prefect.utilities.configuration import set_temporary_config
 from requests.adapters import HTTPAdapter
@@ -14,11 +14,16 @@ from prefect_taskrun_tasks.runner import settings
 
 def measure(url: str, function: Callable[..., Any], *arguments: Any) -> Dict[str, float]:
     """Calls `function` in a new process whose Prefect talks to the backend at `url`."""
+    return called(url, function, *arguments)[1]
+
+
+def called(url: str, function: Callable[..., Any], *arguments: Any) -> Tuple[Any, Dict[str, float]]:
+    """Like `measure`, with what the function returns before its costs."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-        return process.submit(_measured, url, function, arguments).result()
+        return process.submit(_called, url, function, arguments).result()
 
 
-def _measured(url: str, function: Callable[..., Any], arguments: Any) -> Dict[str, float]:
+def _called(url: str, function: Callable[..., Any], arguments: Any) -> Tuple[Any, Dict[str, float]]:
     requests = 0
     send = HTTPAdapter.send
 
@@ -31,15 +36,24 @@ def _measured(url: str, function: Callable[..., Any], arguments: Any) -> Dict[st
     HTTPAdapter.send = counted  # type: ignore[method-assign]
     with set_temporary_config(settings(url)):
         start = perf_counter()
-        function(*arguments)
+        returned = function(*arguments)
         seconds = perf_counter() - start
-    return {"requests": requests, "seconds": round(seconds, 4), "peak_mb": round(_peak_mb())}
+    return returned, {"requests": requests, "seconds": round(seconds, 4), "peak_mb": round(_peak_mb())}
 
 
 def _peak_mb() -> float:
     # getrusage says the peak of the process that started this one, if that was higher
+    return _status("VmHWM")
+
+
+def resident_mb() -> float:
+    """Memory of this process."""
+    return _status("VmRSS")
+
+
+def _status(name: str) -> float:
     status = Path("/proc/self/status").read_text()
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1024
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith(name)) / 1024
 
 
 def ratios(ours: Dict[str, float], prefect: Dict[str, float]) -> Dict[str, float]:

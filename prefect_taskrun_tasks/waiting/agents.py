@@ -1,11 +1,20 @@
 """Agents, and whether one of them would take a flow run."""
 
 from datetime import timedelta
-from typing import Any, Dict, Iterable
+from functools import lru_cache
+from threading import Lock
+from time import monotonic
+from typing import Any, Dict, Iterable, List
 
 import pendulum
+import prefect
 
 from .. import api
+
+#: Seconds for which many waits share one look at the agents
+SHARED = 15.0
+
+_lock = Lock()
 
 
 def check_for_compatible_agents(labels: Iterable[str], since_minutes: int = 1) -> str:
@@ -20,12 +29,26 @@ def check_for_compatible_agents(labels: Iterable[str], since_minutes: int = 1) -
     Returns:
         A sentence or two for people.
     """
+    return _told(api.find("agent"), labels, since_minutes)
+
+
+def tell_of_agents(labels: Iterable[str]) -> str:
+    """The same, of what one of many waits has found out some seconds ago."""
+    with _lock:
+        agents = _agents(prefect.context.config.cloud.api, monotonic() // SHARED)
+    return _told(agents, labels, since_minutes=1)
+
+
+@lru_cache(maxsize=1)
+def _agents(api_url: str, when: float) -> List[api.Row]:
+    return api.find("agent")
+
+
+def _told(found: List[api.Row], labels: Iterable[str], since_minutes: int) -> str:
     wanted = set(labels)
     wanted_blurb = f"labels {sorted(wanted)!r}" if wanted else "empty labels"
     oldest = pendulum.now() - timedelta(minutes=since_minutes)
-    agents = [
-        {**agent, "seen": pendulum.parse(agent["last_queried"])} for agent in api.find("agent") if agent["last_queried"]
-    ]
+    agents = [{**agent, "seen": pendulum.parse(agent["last_queried"])} for agent in found if agent["last_queried"]]
     healthy = [agent for agent in agents if agent["seen"] >= oldest]
     matching = [
         agent

@@ -6,8 +6,10 @@ from time import monotonic
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 from uuid import UUID
 
+from prefect.exceptions import ClientError
+
 from .. import api
-from ..errors import NotFound
+from ..errors import NotFound, TaskRunError
 from ..views import FlowRunView
 from .cancelling import cancel_children
 from .deadline import Deadline
@@ -107,7 +109,9 @@ class Waits:
                 raise self._explained(wait, told)
             if told.is_parent_cancelled:
                 assert wait.waiting_run_id
-                cancel_children(wait.waiting_run_id)
+                # if that fails, the wait that is interrupted thereafter tries again
+                with suppress(TaskRunError, ClientError):
+                    cancel_children(wait.waiting_run_id)
                 continue
             if told.row is not None:
                 self._seen[wait] = told.row

@@ -1,15 +1,18 @@
 """What happens to a flow run, as it happens."""
 
 import logging
+from contextlib import suppress
 from datetime import timedelta
 from time import monotonic
 from typing import Callable, Iterable, Iterator, List, Optional
 
 import pendulum
+from prefect.exceptions import ClientError
 
 from .. import api
+from ..errors import TaskRunError
 from ..views import FlowRunLog, FlowRunView
-from .agents import check_for_compatible_agents
+from .agents import tell_of_agents
 from .deadline import LONGEST_WAIT, Deadline, Timeout
 from .waits import Waits
 
@@ -146,8 +149,8 @@ class Watch:
             return []
         waited = round(monotonic() - self._next_agent_warning + AGENT_WARNING)
         self._next_agent_warning = monotonic() + NEXT_AGENT_WARNING
-        message = (
-            f"It has been {waited} seconds and your flow run has not been submitted by an agent. "
-            f"{check_for_compatible_agents(self._seen.labels)}"
-        )
+        message = f"It has been {waited} seconds and your flow run has not been submitted by an agent."
+        # a Prefect API that is away just now must not end the watch, or hold it up
+        with suppress(TaskRunError, ClientError), api.patience(0):
+            message = f"{message} {tell_of_agents(self._seen.labels)}"
         return [FlowRunLog(pendulum.now(), logging.WARNING, message)]

@@ -9,19 +9,13 @@ from typing import Any, Dict, List, Optional, Set, Tuple
 import pendulum
 import prefect
 from prefect.utilities.logging import get_logger
-from tenacity import (
-    RetryCallState,
-    Retrying,
-    retry_if_exception_type,
-    retry_if_result,
-    wait_exponential,
-    wait_random,
-)
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, retry_if_result
 from tenacity.wait import wait_base
 
 from .. import api
 from ..errors import BackendUnreachable, BadAnswer, NotFound
 from . import cycles
+from .pace import wait_share_of_quiet
 from .question import LOG_FIELDS, question
 from .wait import Wait
 
@@ -33,11 +27,11 @@ FASTEST, CROWD = 0.08, 100
 #: other, would have them follow each other as closely as they may
 SHARE = 0.03
 
+#: Seconds between two polls for as long as a child usually takes; those of prefect.backend 1.4.1
+STEADY = 2.0
+
 #: Seconds between two looks at most, if they are apart only because there are so many
 BUSIEST = 1.0
-
-#: By how much the time between two looks grows while nothing happens
-GROWTH = 1.1
 
 #: Seconds between two looks at states and logs on the way, where the backend tells of the last state by itself
 ON_THE_WAY = 1.0
@@ -124,9 +118,7 @@ class Watcher:
             first = ON_THE_WAY if any(wait.states or wait.logs for wait in waits) else slowest
         else:
             first = max(_spacing(waits), min(SHARE * (monotonic() - self._since), BUSIEST))
-        first = min(first, slowest)
-        jitter = first / 10
-        return wait_exponential(first - jitter, slowest - jitter, GROWTH) + wait_random(0, jitter)
+        return wait_share_of_quiet(first, slowest if self._is_pushed else STEADY, slowest)
 
     def _pause(self, seconds: float) -> None:
         """Between two looks. A backend that can spends it within the next look, which ends as soon as there is news."""

@@ -5,6 +5,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
+from types import SimpleNamespace
 from typing import Any, Callable, Dict, Iterator, List
 
 import prefect
@@ -158,12 +159,12 @@ def test_polls_get_further_apart_while_nothing_happens_but_never_too_far() -> No
     loop._since = 0.0
     loop._waits = {Wait(NOBODY, waits.queue.SimpleQueue(), slowest=10.0)}
 
-    def pace(attempt: int) -> float:
-        state: Any = type("attempt", (), {"attempt_number": attempt})
+    def pace(quiet: float) -> float:
+        state: Any = SimpleNamespace(seconds_since_start=quiet)
         return loop._pace()(state)
 
-    assert pace(1) < pace(10) < pace(20)
-    assert pace(100) <= 10.0
+    assert pace(0) < pace(5) < pace(8) <= 2.0
+    assert pace(100) <= 2.0 < pace(200) < pace(600) <= 10.0
     assert pace(1_000_000) <= 10.0
 
 
