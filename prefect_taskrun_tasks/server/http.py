@@ -13,7 +13,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
@@ -133,10 +133,13 @@ class Backend:
         if not request.headers.get("content-type", "").startswith("application/json"):
             return _refused(415, "A request's content type is application/json.")
         body = bytearray()
-        async for chunk in request.stream():
-            # the rest is read and dropped: a caller whose connection is closed while it sends gets no answer
-            if len(body) <= LARGEST_BODY:
-                body += chunk
+        try:
+            async for chunk in request.stream():
+                # the rest is read and dropped: a caller whose connection is closed while it sends gets no answer
+                if len(body) <= LARGEST_BODY:
+                    body += chunk
+        except ClientDisconnect:
+            return _refused(400, "The request ended before its body had come.")
         if len(body) > LARGEST_BODY:
             return _refused(413, f"The request is larger than {LARGEST_BODY} bytes.")
         # a query that only looks like a mutation is answered all the same

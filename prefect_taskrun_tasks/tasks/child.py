@@ -76,10 +76,20 @@ def created_before(key: Optional[str]) -> Optional[str]:
     The Prefect API itself finds it only among the runs of one version of the flow, and the flow may have been
     registered anew since.
     """
-    if key is None or prefect.context.get("task_run_count", 1) < 2:
+    if key is None or not _may_have_run():
         return None
     rows = api.find("flow_run", {"idempotency_key": {"_eq": key}}, fields="id", limit=1)
     return str(rows[0]["id"]) if rows else None
+
+
+def _may_have_run() -> bool:
+    """Whether the current task run may be at another than its first attempt.
+
+    After a restart Prefect counts attempts from 1 again. But the first one is the second state of its task run: it was
+    Pending before (see `CloudTaskRunner.initialize_run` and `call_runner_target_handlers` in prefect 1.4.1's
+    engine/cloud/task_runner.py).
+    """
+    return prefect.context.get("task_run_count", 1) > 1 or (prefect.context.get("task_run_version") or 0) > 2
 
 
 def with_lineage(

@@ -252,3 +252,16 @@ def test_what_is_stored_survives_a_restart(tmp_path: Any) -> None:
         with Backend(url, port=0) as backend:
             answers.append(requests.post(backend.url, data=json.dumps(body), headers=JSON, timeout=20).json())
     assert answers[0] == answers[1]
+
+
+def test_a_caller_that_goes_away_while_it_sends_is_no_error_of_the_backend(backend: Backend, caplog: Any) -> None:
+    host, port = backend.url.split("//")[1].split(":")
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n")
+        connection.sendall(b"Content-Length: 1000\r\n\r\n{")
+        # by then the backend waits for the rest
+        assert requests.get(backend.url + "/health", timeout=20).ok
+    for _ in range(3):
+        assert requests.get(backend.url + "/health", timeout=20).ok
+    assert "Traceback" not in caplog.text
+    assert "Exception in ASGI application" not in caplog.text
