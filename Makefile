@@ -9,7 +9,7 @@ CHOOSE_PYTHON = for python in $(PYTHON) python3 python3.11 python3.10 python3.9 
 	echo 'No CPython 3.8 to 3.11 with venv was found on the PATH: as python3, python3.11, python3.10, python3.9 or' \
 	'python3.8. Install one (on Debian: apt-get install python3 python3-venv), or name one: make PYTHON=/path/to/python' >&2
 
-.PHONY: demo test lint types format bench docs clean
+.PHONY: demo test soak lint types format bench docs clean
 
 ## Runs a parent flow, which runs a child flow and uses its result. Writes only below .demo.
 demo: $(VENV)/server
@@ -20,6 +20,10 @@ demo: $(VENV)/server
 ## Runs all tests.
 test: $(VENV)/test
 	$(BIN)/python -m pytest
+
+## Runs 200 parents with children while requests fail and processes are killed. Others with SEED=2.
+soak: $(VENV)/test
+	$(BIN)/python -m pytest tests/soak --seed $(or $(SEED),1) --faulted-runs 200
 
 lint: $(VENV)/develop
 	$(BIN)/ruff check .

@@ -218,3 +218,13 @@ def test_services_run_at_their_intervals_and_survive_a_pass_that_fails(tmp_path:
     eventually(lambda: len(passes) > 2 and told)
     running.stop()
     database.close()
+
+
+def test_lazarus_leaves_a_flow_run_alone_whose_task_run_an_agent_has_just_submitted(tx: Transaction) -> None:
+    run_id = stored.running(tx)
+    task_run_id = stored.task_runs(tx, run_id)[0]["id"]
+    tx.update(tables.flow_run, heartbeat=ago(services.HEARTBEAT_TIMEOUT + 1))
+    stored.set_task_state(tx, task_run_id, "Retrying")
+    stored.set_task_state(tx, task_run_id, "Submitted")
+    services.lazarus(tx)
+    assert stored.flow_run(tx, run_id)["state"] == "Running"

@@ -413,3 +413,11 @@ def test_cancelling_takes_as_many_statements_for_many_task_runs_as_for_few(tx: T
         return len(sent)
 
     assert statements(50) == statements(2)
+
+
+@pytest.mark.parametrize("name", ["Cancelled", "Success", "Failed"])
+def test_a_finished_flow_run_cannot_be_submitted(tx: Transaction, run_id: str, name: str) -> None:
+    stored.set_state(tx, run_id, name)
+    with pytest.raises(Refused, match="already finished"):
+        stored.set_state(tx, run_id, "Submitted")
+    assert stored.history(tx, run_id) == ["Scheduled", name]

@@ -151,6 +151,9 @@ def _set_flow_run_state(tx: Transaction, flow_run_id: str, state: State) -> Row:
     if name == "Submitted":
         if _is_replay(tx, run, state):
             return {"id": run["id"], "status": "SUCCESS"}
+        if run["state"] in FINISHED:
+            # an agent that took it from the queue before it was cancelled
+            raise Refused("State update failed: this run has already finished.")
         if run["state"] not in SCHEDULED and _submitted_lately(tx, flow_run_id):
             raise Refused("State update failed: this run has already been submitted.")
     if name == "Cancelled":
@@ -227,6 +230,9 @@ def _set_task_run_state(tx: Transaction, task_run_id: str, state: State) -> Row:
                 f"Running but {found}."
             )
     record(tx, TASK_RUN, run, state)
+    if state["type"] == "Submitted":
+        # an agent is about to start a process for the flow run, whose last one may have been silent for long
+        tx.update(tables.flow_run, tables.flow_run.c.id == run["flow_run_id"], heartbeat=now())
     return {"id": run["id"], "status": "SUCCESS"}
 
 
