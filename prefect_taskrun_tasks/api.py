@@ -3,12 +3,13 @@
 import json
 import math
 import os
+import re
 import threading
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import partial
 from time import monotonic
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple
 
 import prefect
 import requests
@@ -46,10 +47,20 @@ FIELDS = {
 #: How long a request is tried again, in seconds; about what the retries of prefect.Client come to
 PATIENCE = 60.0
 
+#: Seconds for which the embedded backend holds an answer at most
+LONGEST_HOLD = 30.0
+
+#: What Prefect Server's gateway says in an ordinary answer when it has not reached what is behind it; seen in public
+#: issues of Prefect (5829, 4783) and in PrefectHQ/server, services/apollo
+_GATEWAY_FAULT = re.compile(r"ECONN|ETIMEDOUT|EAI_AGAIN|socket hang up|API_ERROR|request to \S+ failed")
+
 #: HTTP statuses of an API that may answer the next time
 _PASSING = {408, 429, *range(500, 600)}
 
 _connections = threading.local()
+
+#: addresses of Prefect APIs that have answered
+_answered: Set[str] = set()
 
 #: tenant -> the address of its flow runs
 _urls: Dict[Tuple[Any, ...], str] = {}
@@ -85,7 +96,8 @@ class Hold:
 
     def __init__(self, seconds: float) -> None:
         #: Seconds; some versions of urllib3 cannot release a request, so that it must not last
-        self.seconds = math.ceil(seconds if hasattr(urllib3.HTTPResponse, "shutdown") else min(seconds, 1.0))
+        longest = LONGEST_HOLD if hasattr(urllib3.HTTPResponse, "shutdown") else 1.0
+        self.seconds = math.ceil(min(seconds, longest))
         #: whether the API has held, or would have
         self.is_applied = False
         self._released = False
@@ -169,9 +181,14 @@ _backoff = wait_random_exponential(multiplier=0.2, max=5)
 def _pause(attempt: RetryCallState) -> float:
     """Seconds until the next attempt: what the API asks for, or else a random and growing time."""
     assert attempt.outcome is not None
-    response = getattr(attempt.outcome.exception(), "response", None)
+    return _retry_after(attempt.outcome.exception()) or _backoff(attempt)
+
+
+def _retry_after(error: Any) -> float:
+    """Seconds after which the API wants to be asked again; 0 if it does not say."""
+    response = getattr(error, "response", None)
     asked = "" if response is None else response.headers.get("Retry-After", "")
-    return float(asked) if asked.isdecimal() else _backoff(attempt)
+    return float(asked) if asked.isdecimal() else 0.0
 
 
 class _Session(requests.Session):
@@ -221,13 +238,24 @@ class _Client(prefect.Client):
             is_object = isinstance(response.json(), dict)
         except ValueError:
             is_object = False
-        if not is_object:
+        if not is_object or (b'"errors"' in response.content and _GATEWAY_FAULT.search(response.text)):
             raise BadAnswer(response.text[:500])
+        _answered.add(self.api_server)
         return response
 
 
-# a process that was forked must not write to the connections of the thread that did it
-os.register_at_fork(after_in_child=lambda: _connections.__dict__.clear())
+def has_answered() -> bool:
+    """Whether the Prefect API that is configured has ever answered this process."""
+    return prefect.context.config.cloud.api in _answered
+
+
+def _forget() -> None:
+    """A process that was forked must not write to the connections, or wait for the locks, of the one that did it."""
+    _connections.__dict__.clear()
+    _faults.__init__()  # type: ignore[misc]
+
+
+os.register_at_fork(after_in_child=_forget)
 
 
 def ask(document: str, variables: Row, purpose: str, hold: Optional[Hold] = None) -> Row:
@@ -379,9 +407,11 @@ def _reaching(client: prefect.Client, purpose: str) -> Iterator[None]:
     except requests.HTTPError as error:
         if not _may_pass(error):
             raise
-        raise BackendUnreachable(
+        unreachable = BackendUnreachable(
             f"The Prefect API at {client.api_server} could not answer while {purpose}: {error}"
-        ) from error
+        )
+        unreachable.retry_after = _retry_after(error)
+        raise unreachable from error
     except ChunkedEncodingError as error:
         raise AnswerCutOff(f"The answer was cut off while {purpose}: {error}") from error
     except BadAnswer as error:

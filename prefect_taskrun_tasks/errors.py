@@ -53,6 +53,9 @@ class WrongParameters(InvalidArgument, ClientError):
 class BackendUnreachable(TaskRunError, requests.ConnectionError, RetryError):
     """The Prefect API does not answer, or only that it cannot, however often it is asked."""
 
+    #: seconds after which it wants to be asked again; 0 if it has not said so
+    retry_after = 0.0
+
 
 class BadAnswer(TaskRunError, ClientError, ValueError):
     """The Prefect API answered with something that is not an answer."""

@@ -1,18 +1,36 @@
 """A child flow run of the current flow run: created once, run anew after a restart, explained when it fails."""
 
+import os
+import threading
 from typing import Any, Callable, Dict, Optional
 
+import pendulum
 import prefect
+from prefect.engine.state import Cancelling
 from prefect.utilities.logging import get_logger
 
 from .. import api
 from ..errors import InvalidArgument, TaskRunError
 from ..views import FlowRunView, FlowView, Lineage
 from ..views.arguments import check_choice
+from ..views.flow_run import TimestampedState
 from ..views.lineage import CLOSE_POLICIES, RESTART_POLICIES
+from ..waiting import Deadline
 
 #: What the idempotency key of a child that runs anew ends with, and how often its parent had been restarted by then
 _RERUN = "-rerun-"
+
+#: One thread at a time looks for a rerun and creates it: Prefect Server itself does not keep two from doing so at once
+_rerunning = threading.Lock()
+
+
+def _forget() -> None:
+    global _rerunning
+    _rerunning = threading.Lock()
+
+
+# a thread that held it does not come along into a process that was forked
+os.register_at_fork(after_in_child=_forget)
 
 
 def check_policies(parent_close_policy: Any, on_parent_restart: Any) -> None:
@@ -42,7 +60,7 @@ def flow_to_run(flow_id: Optional[str], flow_name: Optional[str], project_name: 
     """The flow that is meant.
 
     Raises:
-        ValueError: none, or both, of `flow_id` and `flow_name` were given; no or several flows fit; it is archived.
+        ValueError: none, or both, of `flow_id` and `flow_name` were given; no or several flows fit.
     """
     if flow_id and flow_name:
         raise ValueError("Received both `flow_id` and `flow_name`. Only one flow identifier can be passed.")
@@ -50,13 +68,20 @@ def flow_to_run(flow_id: Optional[str], flow_name: Optional[str], project_name: 
         return FlowView.from_flow_name(flow_name, project_name=project_name)
     if not flow_id:
         raise ValueError("Both `flow_id` and `flow_name` are null. You must pass a flow identifier.")
-    flow = FlowView.from_id(flow_id)
+    return FlowView.from_id(flow_id)
+
+
+def check_is_registered(flow: FlowView) -> None:
+    """Refuses a version of a flow that another has taken the place of.
+
+    Raises:
+        InvalidArgument: (a `ValueError`).
+    """
     if flow.archived:
         raise InvalidArgument(
             f"Flow {flow.flow_id} is an archived version of {flow.name!r}, which cannot be run. Pass the flow's name, "
             "or the id of its flow group, to run the version that is registered now."
         )
-    return flow
 
 
 def task_run_key(*parts: Any) -> Optional[str]:
@@ -70,15 +95,17 @@ def task_run_key(*parts: Any) -> Optional[str]:
     return "-".join(str(part) for part in (task_run_id, map_index, *parts) if part is not None)
 
 
-def created_before(key: Optional[str]) -> Optional[str]:
-    """The flow run that an earlier attempt of the current task run has created with a key.
+def created_before(key: Optional[str], flow: FlowView) -> Optional[str]:
+    """The run of a flow that an earlier attempt of the current task run has created with a key.
 
     The Prefect API itself finds it only among the runs of one version of the flow, and the flow may have been
     registered anew since.
     """
     if key is None or not _may_have_run():
         return None
-    rows = api.find("flow_run", {"idempotency_key": {"_eq": key}}, fields="id", limit=1)
+    any_version = {"flow_group": {"flows": {"id": {"_eq": flow.flow_id}}}}
+    where = {"idempotency_key": {"_eq": key}, "flow": any_version}
+    rows = api.find("flow_run", where, {"created": "asc"}, fields="id", limit=1)
     return str(rows[0]["id"]) if rows else None
 
 
@@ -104,16 +131,18 @@ def with_lineage(
     return {**(context or {}), **lineage.as_context()}
 
 
-def finished(flow_run_id: str, wait: Callable[[str], FlowRunView]) -> FlowRunView:
+def finished(flow_run_id: str, deadline: Deadline, wait: Callable[[str], FlowRunView]) -> FlowRunView:
     """Waits for a flow run, and for the one that takes its place if the current flow run was restarted after it failed.
 
     Args:
         flow_run_id: UUID of the flow run.
+        deadline: when to give up.
         wait: blocks until the flow run with a UUID has finished.
     """
     while True:
         flow_run = wait(flow_run_id)
-        rerun = rerun_of(flow_run)
+        with api.patience(deadline.left):
+            rerun = rerun_of(flow_run)
         if rerun is None:
             return flow_run
         flow_run_id = rerun
@@ -142,12 +171,24 @@ def rerun_of(child: FlowRunView) -> Optional[str]:
         for state, following in zip(parent.states, parent.states[1:])
         if state.is_finished() and not following.is_finished()
     ]
-    if not restarts or child.states[-1].timestamp > restarts[-1]:
+    # of one that was cancelled, what counts is when that began: it takes its time to end
+    ended = max((state for state in child.states if isinstance(state, Cancelling)), default=child.states[-1], key=_when)
+    if not restarts or ended.timestamp > restarts[-1]:
         return None
+    with _rerunning:
+        return _rerun(child, len(restarts))
+
+
+def _when(state: TimestampedState) -> pendulum.DateTime:
+    return state.timestamp
+
+
+def _rerun(child: FlowRunView, restarts: int) -> str:
+    """Finds or creates the flow run that takes a child's place."""
     fields = "id idempotency_key state state_timestamp flow { version_group_id }"
     [first] = api.find("flow_run", {"id": {"_eq": child.flow_run_id}}, fields=fields)
     stem = str(first["idempotency_key"]).split(_RERUN)[0]
-    keys = [f"{stem}{_RERUN}{number}" for number in range(1, len(restarts) + 1)]
+    keys = [f"{stem}{_RERUN}{number}" for number in range(1, restarts + 1)]
     latest = max(
         api.find("flow_run", {"idempotency_key": {"_in": keys}}, fields="id idempotency_key"),
         key=lambda row: keys.index(row["idempotency_key"]),

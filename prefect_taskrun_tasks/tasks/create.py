@@ -9,7 +9,7 @@ from prefect import Task
 from prefect.run_configs.base import RunConfig
 
 from .. import api
-from .child import check_policies, created_before, flow_to_run, task_run_key, with_lineage
+from .child import check_is_registered, check_policies, created_before, flow_to_run, task_run_key, with_lineage
 from .defaults import defaults_from_constructor
 
 StartTime = Union[datetime, timedelta]
@@ -117,13 +117,14 @@ class CreateFlowRun(Task):
             prefect.exceptions.ClientError: it refuses.
         """
         check_policies(parent_close_policy, on_parent_restart)
+        flow = flow_to_run(flow_id, flow_name, project_name)
         if idempotency_key is None:
             idempotency_key = task_run_key()
-            known = created_before(idempotency_key)
+            known = created_before(idempotency_key, flow)
             if known:
                 self.logger.info(f"An earlier attempt has created flow run {known} already.")
                 return known
-        flow = flow_to_run(flow_id, flow_name, project_name)
+        check_is_registered(flow)
         flow.check_parameters(parameters or {})
         if not run_name and prefect.context.get("flow_run_name"):
             run_name = f"{prefect.context.flow_run_name}-{flow.name}"

@@ -8,16 +8,25 @@ from typing import Any, Callable, Dict, Iterable, List, Optional
 import prefect
 from prefect import Task
 from prefect.engine.signals import FAIL
-from prefect.exceptions import ClientError
+from prefect.exceptions import ClientError, PrefectSignal
 from prefect.run_configs.base import RunConfig
 
 from .. import api
-from ..errors import ChildFailed, TaskRunError
+from ..errors import ChildFailed, TaskRunError, WaitTimeout
 from ..results import WORKERS, in_order
 from ..views import FlowRunView, TaskRunView
 from ..views.arguments import check_choice, check_count
 from ..waiting import LONGEST_WAIT, Deadline, Timeout, Wait, Waits
-from .child import check_policies, created_before, explained, flow_to_run, rerun_of, task_run_key, with_lineage
+from .child import (
+    check_is_registered,
+    check_policies,
+    created_before,
+    explained,
+    flow_to_run,
+    rerun_of,
+    task_run_key,
+    with_lineage,
+)
 from .defaults import defaults_from_constructor
 
 #: What becomes of the others when a child fails
@@ -144,6 +153,7 @@ class MapFlowRun(Task):
         _check(limit, on_failure, parent_close_policy, on_parent_restart)
         deadline = Deadline(max_duration, timeout)
         flow, sets = flow_to_run(flow_id, flow_name, project_name), list(parameters)
+        check_is_registered(flow)
         for each in sets:
             flow.check_parameters(each)
         name = prefect.context.get("flow_run_name")
@@ -159,12 +169,12 @@ class MapFlowRun(Task):
             run_name = f"{name}-{flow.name}-{index}" if name else None
             key = task_run_key(index)
             with api.patience(deadline.left):
-                return created_before(key) or api.create_flow_run(
+                return created_before(key, flow) or api.create_flow_run(
                     flow.name, parameters=sets[index], run_name=run_name, idempotency_key=key, **options
                 )
 
         with Waits(deadline, poll_time) as waits:
-            children = _run_all(waits, create, len(sets), limit, on_failure == "fail_fast")
+            children = _run_all(waits, create, deadline, len(sets), limit, on_failure == "fail_fast")
         return _values(children, task_slug)
 
 
@@ -175,29 +185,38 @@ def _check(limit: Any, on_failure: Any, parent_close_policy: Any, on_parent_rest
 
 
 def _run_all(
-    waits: Waits, create: Callable[[int], str], count: int, limit: int, is_failing_fast: bool
+    waits: Waits, create: Callable[[int], str], deadline: Deadline, count: int, limit: int, is_failing_fast: bool
 ) -> List[FlowRunView]:
     """Creates children, at most `limit` of which are unfinished at a time; returns views of them all when finished."""
     coming = deque(range(count))
     running: Dict[Wait, int] = {}
     ended: Dict[int, FlowRunView] = {}
-    while coming or running:
-        while coming and len(running) < limit:
-            index = coming.popleft()
-            running[waits.add(create(index))] = index
-        wait, child = waits.next_finished()
-        index = running.pop(wait)
-        rerun = rerun_of(child)
-        if rerun:
-            running[waits.add(rerun)] = index
-            continue
-        if is_failing_fast and not child.state.is_successful():
-            for other in running:
-                # one that cannot be cancelled must not hide why
-                with suppress(TaskRunError, ClientError):
-                    api.cancel_flow_run(other.flow_run_id)
-            raise FAIL(f"Child {index} of {count} failed, and the others were cancelled; {explained(child)}")
-        ended[index] = child
+    try:
+        while coming or running:
+            while coming and len(running) < limit and not waits.is_parent_cancelled:
+                index = coming.popleft()
+                running[waits.add(create(index))] = index
+            if not running:
+                raise FAIL(f"{len(coming)} of {count} children were not created: the flow run is being cancelled.")
+            wait, child = waits.next_finished()
+            index = running.pop(wait)
+            with api.patience(deadline.left):
+                rerun = rerun_of(child)
+            if rerun:
+                running[waits.add(rerun)] = index
+                continue
+            if is_failing_fast and not child.state.is_successful():
+                raise FAIL(f"Child {index} of {count} failed, and the others were cancelled; {explained(child)}")
+            ended[index] = child
+    except WaitTimeout:
+        # a retry finds them
+        raise
+    except (Exception, PrefectSignal):
+        for other in running if is_failing_fast else ():
+            # one that cannot be cancelled must not hide why
+            with suppress(TaskRunError, ClientError):
+                api.cancel_flow_run(other.flow_run_id)
+        raise
     return [ended[index] for index in range(count)]
 
 

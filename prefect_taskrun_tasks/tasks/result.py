@@ -83,7 +83,9 @@ class GetTaskRunResult(Task):
         check_is_not_current(flow_run_id, "get_task_run_result")
         self.logger.debug(f"Waiting for flow run {flow_run_id} to finish before its result is loaded...")
         deadline = Deadline(max_duration, timeout)
-        flow_run = finished(flow_run_id, lambda flow_run_id: wait_until_finished(flow_run_id, deadline, poll_time))
+        flow_run = finished(
+            flow_run_id, deadline, lambda flow_run_id: wait_until_finished(flow_run_id, deadline, poll_time)
+        )
         task_run = flow_run.get_task_run(task_slug=task_slug, map_index=map_index)
         try:
             return task_run.get_result(result=result, serializer=serializer)

@@ -92,12 +92,11 @@ class WaitForFlowRun(Task):
                 self.logger.log(log.level, f"Flow {watch.seen.name!r}: {log.message}")
             return watch.seen
 
-        flow_run = finished(flow_run_id, wait)
+        flow_run = finished(flow_run_id, deadline, wait)
         if raise_final_state:
-            message = f"{flow_run.flow_run_id} finished in state {flow_run.state}"
-            if not flow_run.state.is_successful():
-                message = f"{message}; {explained(flow_run)}"
-            raise _signal(flow_run.state)(message=message, result=flow_run)
+            state = flow_run.state
+            told = str(state) if state.is_successful() else f"<{type(state).__name__}>; {explained(flow_run)}"
+            raise _signal(state)(message=f"{flow_run.flow_run_id} finished in state {told}", result=flow_run)
         return flow_run
 
 

@@ -41,7 +41,7 @@ class FlowRunLog(NamedTuple):
         # getLevelName goes both ways; a name that this process does not know comes back as a text
         level = logging.getLevelName(data["level"])
         return cls(
-            timestamp=_instant(data["timestamp"]),
+            timestamp=instant(data["timestamp"]),
             level=level if isinstance(level, int) else logging.INFO,
             message=data["message"],
         )
@@ -54,7 +54,8 @@ def _brief(text: str) -> str:
     return brief if len(brief) <= LONGEST_LINE else brief[: LONGEST_LINE - 4] + " ..."
 
 
-def _instant(text: str) -> pendulum.DateTime:
+def instant(text: str) -> pendulum.DateTime:
+    """A time, as the Prefect API writes it."""
     parsed = pendulum.parse(text)
     assert isinstance(parsed, pendulum.DateTime)
     return parsed
@@ -68,7 +69,7 @@ class TimestampedState(State):
 
 def _state(row: Dict[str, Any]) -> TimestampedState:
     state = cast(TimestampedState, State.deserialize(row["serialized_state"]))
-    state.timestamp = _instant(row["timestamp"])
+    state.timestamp = instant(row["timestamp"])
     return state
 
 
@@ -172,7 +173,7 @@ class FlowRunView:
             context=row["context"],
             state=State.deserialize(row["serialized_state"]) if row["serialized_state"] else unknown,
             states=states,
-            updated_at=_instant(row["updated"]),
+            updated_at=instant(row["updated"]),
             run_config=RunConfigSchema().load(row["run_config"]) if row["run_config"] else None,
             task_runs=task_runs,
         )
@@ -281,7 +282,12 @@ class FlowRunView:
         parents = list(found)
         for start in range(0, len(parents), MOST_PARENTS):
             some = parents[start : start + MOST_PARENTS]
-            where = {"_or": [{"context": {"_contains": {KEY: {"parent_flow_run_id": parent}}}} for parent in some]}
+            created = [row["created"] for row in api.find("flow_run", {"id": {"_in": some}}, fields="created")]
+            where = {
+                "_or": [{"context": {"_contains": {KEY: {"parent_flow_run_id": parent}}}} for parent in some],
+                # children are younger, and most other flow runs are not
+                "created": {"_gte": min(created, default=None)},
+            }
             for row in (row for page in api.pages("flow_run", where) for row in page):
                 child = cls._from_flow_run_data(row)
                 assert child.lineage is not None

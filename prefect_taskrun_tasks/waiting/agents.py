@@ -2,7 +2,6 @@
 
 from datetime import timedelta
 from functools import lru_cache
-from threading import Lock
 from time import monotonic
 from typing import Any, Dict, Iterable, List
 
@@ -13,8 +12,6 @@ from .. import api
 
 #: Seconds for which many waits share one look at the agents
 SHARED = 15.0
-
-_lock = Lock()
 
 
 def check_for_compatible_agents(labels: Iterable[str], since_minutes: int = 1) -> str:
@@ -34,9 +31,7 @@ def check_for_compatible_agents(labels: Iterable[str], since_minutes: int = 1) -
 
 def tell_of_agents(labels: Iterable[str]) -> str:
     """The same, of what one of many waits has found out some seconds ago."""
-    with _lock:
-        agents = _agents(prefect.context.config.cloud.api, monotonic() // SHARED)
-    return _told(agents, labels, since_minutes=1)
+    return _told(_agents(prefect.context.config.cloud.api, monotonic() // SHARED), labels, since_minutes=1)
 
 
 @lru_cache(maxsize=1)

@@ -1,7 +1,6 @@
 """Cancelling the children of a flow run that is being cancelled, and theirs."""
 
-import threading
-from typing import List, Set
+from typing import List, Set, Tuple
 
 from .. import api
 from ..views import FlowRunView
@@ -9,8 +8,8 @@ from ..views import FlowRunView
 #: Seconds for which the Prefect API is asked again, if it does not answer
 PATIENCE = 10.0
 
-_lock = threading.Lock()
-_cancelled: Set[str] = set()
+#: flow runs, and the versions of the states in which they were seen to be cancelled
+_cancelled: Set[Tuple[str, int]] = set()
 
 
 def cancel_children(flow_run_id: str) -> List[str]:
@@ -27,11 +26,10 @@ def cancel_children(flow_run_id: str) -> List[str]:
     Raises:
         BackendUnreachable: the Prefect API does not answer.
     """
-    with _lock, api.patience(PATIENCE):
-        if flow_run_id in _cancelled:
-            return []
+    with api.patience(PATIENCE):
         where = {"id": {"_eq": flow_run_id}, "state": {"_in": ["Cancelling", "Cancelled"]}}
-        if not api.find("flow_run", where, fields="id"):
+        seen = {(flow_run_id, row["version"]) for row in api.find("flow_run", where, fields="version")}
+        if seen <= _cancelled:
             return []
         found: List[str] = []
         parents = [flow_run_id]
@@ -41,7 +39,7 @@ def cancel_children(flow_run_id: str) -> List[str]:
             for child_run_id in parents:
                 api.cancel_flow_run(child_run_id)
             found += parents
-        _cancelled.add(flow_run_id)
+        _cancelled.update(seen)
         return found
 
 

@@ -11,9 +11,9 @@ from .wait import Wait
 #: Flow runs so few that each of their states is told at once, and not only the last one
 FEW = 10
 
-LOG_FIELDS = f"{api.FIELDS['log']} flow_run_id created"
+LOG_FIELDS = f"{api.FIELDS['log']} flow_run_id"
 
-_RUN_FIELDS = f"{api.FIELDS['flow_run']} version"
+_RUN_FIELDS = f"{api.FIELDS['flow_run']} version state"
 
 #: What is asked for, by the names under which it is answered
 _SELECTIONS = {
@@ -21,7 +21,7 @@ _SELECTIONS = {
     "told": f"flow_run(where: $told) {{ {_RUN_FIELDS} }}",
     "untold": f"flow_run(where: $untold) {{ {_RUN_FIELDS} }}",
     "cancelled": "flow_run(where: $cancelled) { id }",
-    "logs": f"log(where: $logs, order_by: {{created: asc}}, limit: {api.PAGE}) {{ {LOG_FIELDS} }}",
+    "logs": f"log(where: $logs, order_by: {{timestamp: asc}}, limit: {api.PAGE}) {{ {LOG_FIELDS} }}",
 }
 
 _FINISHED = sorted(name for name, state in STATES.items() if issubclass(state, Finished))
@@ -32,32 +32,40 @@ def question(waits: List[Wait], logs_since: Optional[str]) -> Tuple[str, api.Row
 
     Args:
         waits: at least one.
-        logs_since: log lines that the backend stored until then are known, except to waits that are new.
+        logs_since: only log lines from then on, except for waits that are to read them all.
     """
     ids = sorted({wait.flow_run_id for wait in waits})
-    by_version: Dict[Optional[int], Set[str]] = {}
+    by_state: Dict[Optional[Tuple[int, str]], Set[str]] = {}
     for wait in waits:
-        by_version.setdefault(wait.version, set()).add(wait.flow_run_id)
-    changed: api.Row = {
-        "_or": [
-            {"id": {"_in": sorted(group)}, **({} if version is None else {"version": {"_neq": version}})}
-            for version, group in by_version.items()
-        ]
-    }
+        by_state.setdefault(wait.seen, set()).add(wait.flow_run_id)
+    changed: api.Row = {"_or": [_unlike(seen, group) for seen, group in by_state.items()]}
     wheres: Dict[str, api.Row] = {"told": changed}
     if len(ids) > FEW:
         wheres["told"] = {"_and": [changed, {"state": {"_in": _FINISHED}}]}
         wheres["untold"] = {"_and": [changed, {"state": {"_nin": _FINISHED}}]}
-    guards = sorted({wait.guarded_by for wait in waits if wait.guarded_by and not wait.is_parent_cancelled})
+    guards = sorted({wait.guarded_by for wait in waits if wait.guarded_by and not wait.knows_of_parent})
     if guards:
         wheres["cancelled"] = {"id": {"_in": guards}, "state": {"_in": ["Cancelling", "Cancelled"]}}
-    new, known = (
-        sorted({wait.flow_run_id for wait in waits if wait.logs and wait.is_new == is_new}) for is_new in (True, False)
+    whole, latest = (
+        sorted({wait.flow_run_id for wait in waits if wait.logs and wait.reads_all_logs == reads_all})
+        for reads_all in (True, False)
     )
-    if new or known:
-        since = {"created": {"_gt": logs_since}} if logs_since else {}
-        wheres["logs"] = {"_or": [{"flow_run_id": {"_in": known}, **since}, {"flow_run_id": {"_in": new}}]}
+    if whole or latest:
+        since = {"timestamp": {"_gt": logs_since}} if logs_since else {}
+        wheres["logs"] = {"_or": [{"flow_run_id": {"_in": latest}, **since}, {"flow_run_id": {"_in": whole}}]}
     declared = ", ".join(f"${name}: {'log' if name == 'logs' else 'flow_run'}_bool_exp" for name in [*wheres, "ids"])
     selected = " ".join(f"{name}: {_SELECTIONS[name]}" for name in wheres)
     count = "flow_run_aggregate(where: $ids) { aggregate { count } }"
     return f"query({declared}) {{ {selected} {count} }}", {**wheres, "ids": {"id": {"_in": ids}}}
+
+
+def _unlike(seen: Optional[Tuple[int, str]], flow_run_ids: Set[str]) -> api.Row:
+    """Of some flow runs, those that are not as they were seen.
+
+    Two states that come at once may have one version: Prefect Server reads it, and counts on, without a lock.
+    """
+    among: api.Row = {"id": {"_in": sorted(flow_run_ids)}}
+    if seen is None:
+        return among
+    version, state = seen
+    return {**among, "_or": [{"version": {"_neq": version}}, {"state": {"_neq": state}}]}

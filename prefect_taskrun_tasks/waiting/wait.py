@@ -3,7 +3,7 @@
 import threading
 from queue import SimpleQueue
 from time import monotonic
-from typing import Dict, List, NamedTuple, Optional, Set, Tuple, Union
+from typing import List, NamedTuple, Optional, Set, Tuple, Union
 
 import prefect
 from prefect.engine.state import Finished
@@ -12,6 +12,9 @@ from .. import api
 from ..results import state_class
 from ..views import Lineage
 from . import cycles
+
+#: Seconds that a wait has lasted before it is looked whether it will ever end, and between two attempts to do so
+LASTING = 5.0
 
 
 class News(NamedTuple):
@@ -58,35 +61,36 @@ class Wait:
             if self.waiting_run_id
             else None
         )
+        self.declares_at = self.since + LASTING
         #: the waiting flow run, if the awaited one is its child and is to be cancelled together with it
         self.guarded_by: Optional[str] = None
-        #: whether that one is being cancelled, and the wait has been told so
-        self.is_parent_cancelled = False
+        #: whether the wait has been told that this one is being cancelled
+        self.knows_of_parent = False
         #: set once the awaited flow run has been looked for, whether the Prefect API has answered or not
         self.is_looked_for = threading.Event()
         #: whether it has finished, and only its last logs are awaited
         self.is_ending = False
+        #: whether its logs are to be read from the beginning: at first, and once more in the end, for what came late
+        self.reads_all_logs = True
+        #: version and name of the flow run's state that was told last
+        self.seen: Optional[Tuple[int, str]] = None
         self._inbox = inbox
-        self._version: Optional[int] = None
-        self._logs: Dict[str, str] = {}
+        #: hashes of the ids of log lines that were told
+        self._logs: Set[int] = set()
 
     @property
     def is_new(self) -> bool:
-        return self._version is None
-
-    @property
-    def version(self) -> Optional[int]:
-        """Of the flow run's state that was told last."""
-        return self._version
+        return self.seen is None
 
     def see(self, row: Optional[api.Row], logs: List[api.Row]) -> bool:
         """Tells what is new in what was found; whether there was something."""
-        if row is not None and row["version"] == self._version:
+        if row is not None and (row["version"], row["state"]) == self.seen:
             row = None
-        new = [log for log in logs if log["id"] not in self._logs]
-        self._logs.update((log["id"], log["created"]) for log in new)
+        new = [log for log in logs if hash(log["id"]) not in self._logs]
+        self._logs.update(hash(log["id"]) for log in new)
+        self.reads_all_logs = row is not None and is_finished(row)
         if row is not None:
-            self._version = row["version"]
+            self.seen = (row["version"], row["state"])
             self.is_ending = is_finished(row)
             lineage = Lineage.of(row["context"])
             if (
@@ -99,15 +103,11 @@ class Wait:
             self._inbox.put((self, News(row, new)))
         return row is not None or bool(new)
 
-    def forget_logs(self, before: str) -> None:
-        """Those that will not be found again need not be known."""
-        self._logs = {id: created for id, created in self._logs.items() if created > before}
-
     def see_parent(self, cancelled: Set[str]) -> None:
         """Tells, once, that the flow run that waits is among those that are being cancelled."""
-        if self.guarded_by in cancelled and not self.is_parent_cancelled:
+        if self.guarded_by in cancelled and not self.knows_of_parent:
             # it stays guarded: whoever was told may be interrupted while it cancels, and has to do so again
-            self.is_parent_cancelled = True
+            self.knows_of_parent = True
             self._inbox.put((self, News(None, [], True)))
 
     def end(self, error: BaseException) -> None:

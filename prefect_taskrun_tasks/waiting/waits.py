@@ -49,6 +49,8 @@ class Waits:
         self._options: Dict[str, Any] = {"slowest": poll_time, "states": states, "logs": logs}
         self._before_poll = before_poll
         self._inbox: queue.SimpleQueue[Told] = queue.SimpleQueue()
+        #: whether the flow run that waits is being cancelled, and its children with it
+        self.is_parent_cancelled = False
         #: flow runs that are waited for, and what was seen of them last
         self._seen: Dict[Wait, Optional[api.Row]] = {}
         self._watcher = watcher()
@@ -109,6 +111,7 @@ class Waits:
                 raise self._explained(wait, told)
             if told.is_parent_cancelled:
                 assert wait.waiting_run_id
+                self.is_parent_cancelled = True
                 # if that fails, the wait that is interrupted thereafter tries again
                 with suppress(TaskRunError, ClientError):
                     cancel_children(wait.waiting_run_id)

@@ -14,10 +14,11 @@ from tenacity.wait import wait_base
 
 from .. import api
 from ..errors import BackendUnreachable, BadAnswer, NotFound
+from ..views.flow_run import instant
 from . import cycles
 from .pace import wait_share_of_quiet
 from .question import LOG_FIELDS, question
-from .wait import Wait
+from .wait import LASTING, Wait
 
 #: Seconds between two looks at least, unless somebody wants less; well under what people notice. Where there are more
 #: than `CROWD` waits they follow each other less closely in proportion, or else each change would cost a request
@@ -36,11 +37,8 @@ BUSIEST = 1.0
 #: Seconds between two looks at states and logs on the way, where the backend tells of the last state by itself
 ON_THE_WAY = 1.0
 
-#: Seconds that a wait has lasted before it is looked whether it will ever end
-LASTING = 5.0
-
-#: Seconds that a log may come to light after others that were stored later
-LOG_OVERLAP = timedelta(seconds=2)
+#: How long after its time a log line may come to light; a flow run uploads every 5 s. Later ones are told in the end
+LATE = timedelta(seconds=15)
 
 _logger = get_logger(__name__)
 
@@ -60,6 +58,7 @@ class Watcher:
         self._logs_since: Optional[str] = None
         #: why the Prefect API was not reached the last time; None if it was
         self.failure: Optional[Exception] = None
+        self._failures = 0
 
     def add(self, wait: Wait) -> None:
         with self._lock:
@@ -96,17 +95,24 @@ class Watcher:
 
     def _until_news(self) -> None:
         """Looks again and again, less and less often, until there is something new or nobody waits any more."""
-        pace = self._pace()
         until_news = Retrying(
             retry=retry_if_result(lambda news: not news) | retry_if_exception_type((BackendUnreachable, BadAnswer)),
-            wait=pace,
+            wait=self._pause_after,
             stop=lambda attempt: not self._waits,
             sleep=self._pause,
             retry_error_callback=lambda attempt: None,
         )
         # as long as after the first look
-        self._hold_for = pace(RetryCallState(until_news, None, (), {}))
+        self._hold_for = self._pace()(RetryCallState(until_news, None, (), {}))
         until_news(self._look)
+
+    def _pause_after(self, attempt: RetryCallState) -> float:
+        """Seconds until the next look."""
+        if self.failure is None:
+            return self._pace()(attempt)
+        # not for long: the flow runs go on meanwhile. Unless the Prefect API asks for it
+        pause: float = max(min(FASTEST * 2**self._failures, STEADY), getattr(self.failure, "retry_after", 0.0))
+        return pause
 
     def _pace(self) -> wait_base:
         """Seconds between two looks: growing while nothing happens, and never more than anybody asked for."""
@@ -142,13 +148,17 @@ class Watcher:
                 return True
             hold = self._hold = api.Hold(self._hold_for if can_wait else 0.0)
         try:
+            is_news = self._ask(waits, hold)
+            self.failure, self._failures = None, 0
             self._declare(waits)
-            return self._ask(waits, hold)
+            return is_news
         except api.Released:
             return True
         except (BackendUnreachable, BadAnswer) as error:
-            self.failure, self._is_pushed = error, False
-            self._end([wait for wait in waits if wait.is_new and monotonic() >= wait.since + wait.patience], error)
+            self.failure, self._failures, self._is_pushed = error, min(self._failures + 1, 10), False
+            if not api.has_answered():
+                # it may be the wrong address
+                self._end([wait for wait in waits if monotonic() >= wait.since + wait.patience], error)
             raise
         except Exception as error:
             # a definite answer, which is not asked for again
@@ -169,15 +179,18 @@ class Watcher:
 
     def _declare(self, waits: List[Wait]) -> None:
         """Ends waits that would never end, once they have lasted a while; most are over by then."""
-        lasting = [wait for wait in waits if wait.edge and monotonic() > wait.since + LASTING]
+        lasting = [wait for wait in waits if wait.edge and monotonic() > wait.declares_at]
+        if not lasting:
+            return
         try:
-            errors = cycles.declare({wait.edge for wait in lasting if wait.edge}) if lasting else {}
-        except (BackendUnreachable, BadAnswer):
-            raise
+            # nothing that goes wrong here may hold up the waits, which end at their limits if they are in a cycle
+            with api.patience(0):
+                errors = cycles.declare({wait.edge for wait in lasting if wait.edge})
         except Exception:
-            # such as logs that are not allowed; the waits end at their limits, if they are in a cycle
             _logger.debug("Flow runs that wait for each other cannot be looked for", exc_info=True)
-            errors = {}
+            for wait in lasting:
+                wait.declares_at = monotonic() + LASTING
+            return
         for wait in lasting:
             edge, wait.edge = wait.edge, None
             if edge in errors:
@@ -190,7 +203,7 @@ class Watcher:
         answer = api.ask(document, variables, purpose, hold)
         found = {name: api.rows_of(answer, name, purpose) for name in variables if name != "ids"}
         count = api.count_of(answer, "flow_run", purpose)
-        self.failure, self._is_pushed = None, hold.is_applied
+        self._is_pushed = hold.is_applied
         rows = {row["id"]: row for row in found["told"] + found.get("untold", [])}
         logs = found.get("logs", [])
         if len(logs) == api.PAGE:
@@ -199,17 +212,23 @@ class Watcher:
         by_run: Dict[str, List[api.Row]] = {}
         for log in logs:
             by_run.setdefault(log["flow_run_id"], []).append(log)
-        news = [wait.see(rows.get(wait.flow_run_id), by_run.get(wait.flow_run_id, [])) for wait in waits]
+        news = [self._tell(wait, rows, by_run) for wait in waits]
         if logs:
-            self._logs_since = _overlapping(max([*(log["created"] for log in logs), self._logs_since or ""]))
-            for wait in waits:
-                wait.forget_logs(self._logs_since)
+            self._logs_since = max(self._logs_since or "", _before_late_ones(logs))
         cancelled = {row["id"] for row in found.get("cancelled", [])}
         for wait in waits:
             wait.see_parent(cancelled)
         if count < len(ids):
             self._end_missing(waits, ids)
         return any(news)
+
+    def _tell(self, wait: Wait, rows: Dict[str, api.Row], logs: Dict[str, List[api.Row]]) -> bool:
+        try:
+            return wait.see(rows.get(wait.flow_run_id), logs.get(wait.flow_run_id, []))
+        except Exception as error:
+            # such as a state of a kind that is not known here
+            self._end([wait], error)
+            return True
 
     def _end_missing(self, waits: List[Wait], ids: List[str]) -> None:
         there = {row["id"] for row in api.find("flow_run", {"id": {"_in": ids}}, fields="id")}
@@ -223,10 +242,12 @@ def _spacing(waits: List[Wait]) -> float:
     return min([FASTEST * max(1.0, len(waits) / CROWD), BUSIEST, *(wait.slowest for wait in waits)])
 
 
-def _overlapping(created: str) -> str:
-    moment = pendulum.parse(created)
-    assert isinstance(moment, pendulum.DateTime)
-    return str((moment - LOG_OVERLAP).isoformat())
+def _before_late_ones(logs: List[api.Row]) -> str:
+    """The time of which log lines may still come to light, as a text that sorts as times do."""
+    # a clock that goes ahead must not hide what the others have to tell
+    latest = min(max(instant(log["timestamp"]) for log in logs), pendulum.now("utc"))
+    since: str = (latest - LATE).in_timezone("utc").isoformat(timespec="microseconds")
+    return since
 
 
 _watchers: Dict[Tuple[Any, ...], Watcher] = {}

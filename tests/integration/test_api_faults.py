@@ -6,8 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from contextvars import copy_context
 from http.server import BaseHTTPRequestHandler
+from queue import SimpleQueue
 from threading import Event
 from time import monotonic
+from types import SimpleNamespace
 from typing import Any, Callable, Iterator, List
 
 import prefect
@@ -29,7 +31,7 @@ from prefect_taskrun_tasks import (
     watch_flow_run,
 )
 from prefect_taskrun_tasks.server import Backend
-from prefect_taskrun_tasks.waiting import Deadline, wait_until_finished
+from prefect_taskrun_tasks.waiting import Deadline, Wait, wait_until_finished, watcher
 
 Fault = Callable[[Any, bytes], None]
 
@@ -67,6 +69,10 @@ FAULTS = {
     "cut off": lambda handler, answer: _answers(200, answer[: len(answer) // 2])(handler, answer),
     "html": _answers(200, b"<html>Bad gateway</html>"),
     "a list": _answers(200, b"[]"),
+    # of Prefect Server's gateway, in an ordinary answer
+    "behind the gateway": _answers(
+        200, b'{"errors": [{"message": "request to http://hasura failed, reason: read ECONNRESET"}], "data": null}'
+    ),
     "408": _answers(408),
     "429": _answers(429, Retry_After="0"),
     "500": _answers(500, b"{}"),
@@ -160,6 +166,27 @@ def test_an_episode_of_faults_is_told_once_at_each_end(backend: Backend, child: 
     assert len(told) == 2
     assert "502" in told[0]
     assert "answers again" in told[1]
+
+
+def test_a_wait_asks_again_when_the_api_says_so(backend: Backend, child: DrivenRun) -> None:
+    child.enter(Success())
+    started = monotonic()
+    with faulty(backend, [_answers(429, Retry_After="2")]) as sent:
+        wait_for_flow_run.run(child.id, timeout=60)
+    assert monotonic() - started >= 2
+    assert len(sent) == 2
+
+
+def test_waits_are_not_blind_for_long_after_a_fault(backend: Backend) -> None:
+    loop = watcher.Watcher()
+    loop._waits = {Wait("4f6b3c1e-0000-4000-8000-000000000000", SimpleQueue(), slowest=10.0)}
+    loop.failure = errors.BackendUnreachable("once")
+    state: Any = SimpleNamespace(seconds_since_start=1000.0)
+    assert loop._pause_after(state) < 0.2
+    loop._failures = 10
+    assert loop._pause_after(state) <= 2.0
+    loop.failure.retry_after = 30.0
+    assert loop._pause_after(state) == 30.0
 
 
 def test_the_api_says_when_to_ask_again(backend: Backend, child: DrivenRun) -> None:

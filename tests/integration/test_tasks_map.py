@@ -10,7 +10,7 @@ import pytest
 from driven import DrivenRun, register, shared_backend
 from prefect import Flow, Parameter, task
 from prefect.engine import signals
-from prefect.engine.state import Failed, Running, State, Success
+from prefect.engine.state import Cancelled, Cancelling, Failed, Running, State, Success
 
 from prefect_taskrun_tasks import FlowRunView, MapFlowRun, errors, map_flow_run
 from prefect_taskrun_tasks.server import Backend
@@ -68,6 +68,9 @@ class Drive:
                     child.task_returns("square-1", x * x)
                 elif state.is_finished():
                     child.task_enters("square-1", Failed("no square"))
+                else:
+                    # it goes on; to say so again might come after it was cancelled
+                    continue
                 child.enter(state)
 
     @contextmanager
@@ -141,6 +144,47 @@ def test_the_first_failure_ends_it_and_cancels_the_others(flow_id: str) -> None:
     where = {"flow_id": {"_eq": flow_id}}
     states = {row.state for row in prefect.Client().graphql(query, variables={"where": where}).data.flow_run}
     assert states <= {"Failed", "Cancelling", "Cancelled"}
+
+
+def test_no_more_are_created_once_the_flow_run_is_being_cancelled(
+    flow_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # a backend that does not know of children, so that the waits have to see to it
+    monkeypatch.setattr("prefect_taskrun_tasks.server.rules.states._cancel_children", lambda tx, parent: None)
+    parent = DrivenRun(child_flow, flow_id, parameters={"x": 0}).enter(Running())
+
+    def end(x: int) -> State:
+        parent.enter(Cancelling())
+        return Running("until it is cancelled")
+
+    context = {"flow_run_id": parent.id, "task_run_id": "a-cancelled-mapping"}
+    with Drive(flow_id, end).driving() as drive, prefect.context(**context), pytest.raises(signals.FAIL) as raised:
+        _ending_cancelled(
+            parent, flow_name="square", parameters=sets(*range(9)), limit=1, on_failure="collect", timeout=60
+        )
+    assert "8 of 9 children were not created" in str(raised.value.state.message)
+    assert drive.taken == [0]
+
+
+def _ending_cancelled(parent: DrivenRun, **options: Any) -> None:
+    """Runs the children, which end Cancelled some time after they have been asked to."""
+    over = threading.Event()
+    context = prefect.context.to_dict()
+
+    def end() -> None:
+        with prefect.context(context):
+            while not over.wait(0.05):
+                for child in FlowRunView.from_flow_run_id(parent.id).get_children():
+                    if isinstance(child.state, Cancelling):
+                        prefect.Client().set_flow_run_state(child.flow_run_id, Cancelled())
+
+    thread = threading.Thread(target=end)
+    thread.start()
+    try:
+        map_flow_run.run(**options)
+    finally:
+        over.set()
+        thread.join()
 
 
 def test_failures_are_collected_in_their_places(flow_id: str) -> None:

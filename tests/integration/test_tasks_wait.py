@@ -256,3 +256,11 @@ def test_a_flow_run_does_not_wait_for_itself(run: DrivenRun) -> None:
             ours.wait_for_flow_run.run(run.id)
         with pytest.raises(ValueError, match=r"`get_task_run_result` waits .* belongs to"):
             ours.get_task_run_result.run(run.id, "inc-1")
+
+
+def test_what_is_told_of_a_failure_is_not_longer_than_people_read(run: DrivenRun) -> None:
+    run.enter(Failed("x" * 50_000))
+    with pytest.raises(signals.FAIL) as raised:
+        ours.wait_for_flow_run.run(run.id, raise_final_state=True)
+    assert len(raised.value.state.message) < 2_500
+    assert run.id in raised.value.state.message

@@ -228,3 +228,27 @@ def test_children_that_have_finished_stay_as_they_are(parent: DrivenRun) -> None
     parent.enter(Cancelled())
     assert cancelling.cancel_children(parent.id) == []
     assert state_of(child) == "Success"
+
+
+@pytest.mark.usefixtures("leaving_children")
+def test_children_are_cancelled_again_when_their_parent_is(parent: DrivenRun) -> None:
+    for key in ("1", "2"):
+        parent.enter(Running())
+        child = child_of(parent.id, key, parent_close_policy="cancel")
+        parent.enter(Cancelling())
+        assert cancelling.cancel_children(parent.id) == [child]
+
+
+def test_a_retry_finds_a_child_of_the_same_flow_only(parent: DrivenRun) -> None:
+    with Flow("lineage-other") as other:
+        inc(Parameter("x", default=1))
+    register(other)
+
+    def create_both() -> List[str]:
+        with prefect.context(flow_run_id=parent.id, task_run_id="creates-two"):
+            return [create_flow_run.run(flow_name=name) for name in ("lineage-child", "lineage-other")]
+
+    first = create_both()
+    with prefect.context(task_run_count=2):
+        assert create_both() == first
+    assert len(set(first)) == 2

@@ -272,7 +272,7 @@ def wait_within(run: DrivenRun, awaited: str) -> FlowRunView:
 
 @pytest.fixture
 def looking_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watcher, "LASTING", 0.2)
+    monkeypatch.setattr("prefect_taskrun_tasks.waiting.wait.LASTING", 0.2)
 
 
 @pytest.mark.usefixtures("looking_soon")
@@ -340,7 +340,7 @@ def test_a_wait_cancels_the_child_when_its_flow_run_is_cancelled(flow_id: str, s
             eventually(lambda: type(child.client.get_flow_run_state(child.id)).__name__ == "Cancelling")
         child.enter(Success("in the end"))
         assert waiting.result(60).state.message == "in the end"
-    assert (parent.id in cancelling._cancelled) == (policy == "cancel")
+    assert (parent.id in dict(cancelling._cancelled)) == (policy == "cancel")
 
 
 def _all_news(flow_run_id: str, before_poll: Callable[[], None]) -> None:

@@ -2,13 +2,18 @@
 
 import inspect
 from datetime import timedelta
-from typing import Any
+from queue import SimpleQueue
+from typing import Any, Dict
 
 import pytest
 from implementations import PREFECT
 
 import prefect_taskrun_tasks as ours
 from prefect_taskrun_tasks import errors, waiting
+from prefect_taskrun_tasks.waiting import Wait
+from prefect_taskrun_tasks.waiting.question import question
+
+NOBODY = "4f6b3c1e-0000-4000-8000-000000000000"
 
 
 def test_watching_takes_the_arguments_of_prefects_and_two_more() -> None:
@@ -52,3 +57,41 @@ def test_a_timeout_is_in_seconds_or_a_timedelta_and_goes_before_the_longest_dura
 
 def test_no_limit_is_none() -> None:
     assert waiting.Deadline(None).left == float("inf")
+
+
+def row(state: str, version: int) -> Dict[str, Any]:
+    return {"id": NOBODY, "version": version, "state": state, "serialized_state": {"type": state}, "context": {}}
+
+
+def test_two_states_that_have_one_version_are_both_told() -> None:
+    # Prefect Server counts versions without a lock
+    inbox: Any = SimpleQueue()
+    wait = Wait(NOBODY, inbox, slowest=10.0)
+    assert wait.see(row("Cancelling", 4), [])
+    assert not wait.see(row("Cancelling", 4), [])
+    _, variables = question([wait], None)
+    [changed] = variables["told"]["_or"]
+    assert changed["_or"] == [{"version": {"_neq": 4}}, {"state": {"_neq": "Cancelling"}}]
+    assert wait.see(row("Success", 4), [])
+    assert inbox.qsize() == 2
+
+
+def test_logs_are_asked_for_by_what_any_backend_knows_of_them() -> None:
+    # Prefect Server's log has no `created` or `updated`
+    wait = Wait(NOBODY, SimpleQueue(), slowest=10.0, logs=True)
+    for _ in range(2):
+        document, variables = question([wait], "2031-01-01T00:00:00+00:00")
+        assert "created" not in document + str(variables)
+        wait.see(row("Running", 3), [])
+    assert {"timestamp": {"_gt": "2031-01-01T00:00:00+00:00"}, "flow_run_id": {"_in": [NOBODY]}} in (
+        variables["logs"]["_or"]
+    )
+
+
+def test_all_logs_are_read_in_the_beginning_and_once_more_in_the_end() -> None:
+    wait = Wait(NOBODY, SimpleQueue(), slowest=10.0, logs=True)
+    read_all = [wait.reads_all_logs]
+    for state, version in (("Running", 3), ("Running", 3), ("Success", 4), ("Success", 4)):
+        wait.see(row(state, version), [])
+        read_all.append(wait.reads_all_logs)
+    assert read_all == [True, False, False, True, False]
