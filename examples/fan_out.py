@@ -1,13 +1,14 @@
 """
-One child flow run for each of several parameter sets, then all their results.
+One child flow run for each of several parameter sets, then all their results: all at once, or two at a time.
 
     prefect-taskrun run examples/fan_out.py --flow fan-out --result get_task_run_result-1
+    prefect-taskrun run examples/fan_out.py --flow fan-out-limited --result map_flow_run-1
 """
 
 from prefect import Flow, Parameter, task, unmapped
 from prefect.engine.results import LocalResult
 
-from prefect_taskrun_tasks import create_flow_run, get_task_run_result
+from prefect_taskrun_tasks import create_flow_run, get_task_run_result, map_flow_run
 
 
 @task
@@ -26,11 +27,16 @@ with Flow("fan-out", result=LocalResult()) as parent_flow:
     squares = get_task_run_result.map(child_run_ids, task_slug=unmapped("square-1"))
     # at run time, `squares` is [1, 4, 9]
 
+with Flow("fan-out-limited", result=LocalResult()) as limited_flow:
+    squares_again = map_flow_run(
+        flow_name="square", parameters=[{"x": 1}, {"x": 2}, {"x": 3}], limit=2, task_slug="square-1"
+    )
+
 
 if __name__ == "__main__":
     from prefect_taskrun_tasks.runner import LocalRunner
 
     with LocalRunner() as local:
         local.register(__file__)
-        parent_run = local.run("fan-out")
-        print(parent_run.get_task_run("get_task_run_result-1").get_result())
+        for flow_name, task_slug in (("fan-out", "get_task_run_result-1"), ("fan-out-limited", "map_flow_run-1")):
+            print(local.run(flow_name).get_task_run(task_slug).get_result())

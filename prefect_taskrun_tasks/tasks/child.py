@@ -17,6 +17,9 @@ from ..views.flow_run import TimestampedState
 from ..views.lineage import CLOSE_POLICIES, RESTART_POLICIES
 from ..waiting import Deadline
 
+#: Seconds for which a Prefect API that is away is asked why a flow run failed
+EXPLAINING = 10.0
+
 #: What the idempotency key of a child that runs anew ends with, and how often its parent had been restarted by then
 _RERUN = "-rerun-"
 
@@ -223,6 +226,7 @@ def _plain(value: Any) -> Dict[str, Any]:
 def explained(flow_run: FlowRunView) -> str:
     """Why a flow run ended as it did, and where it is to be seen, in one line: Prefect shows an exception's repr."""
     try:
-        return f"{flow_run.explain_failure('; ')}; {api.flow_run_url(flow_run.flow_run_id)}"
+        with api.patience(EXPLAINING):
+            return f"{flow_run.explain_failure('; ')}; {api.flow_run_url(flow_run.flow_run_id)}"
     except (TaskRunError, prefect.exceptions.ClientError) as error:
         return f"it cannot be explained, because {error}"

@@ -24,7 +24,7 @@ def test_a_parent_flow_run_uses_the_result_of_its_child(local_runner: LocalRunne
             "mapped_child.py",
             "all_together-1 [1, 2, 3, 4, 5, 6]\nonly_one-1 3\nby_iteration-1 [1, 2, 3, 4, 5, 6]\n",
         ),
-        ("fan_out.py", "[1, 4, 9]\n"),
+        ("fan_out.py", "[1, 4, 9]\n[1, 4, 9]\n"),
     ],
 )
 def test_an_example_runs_by_itself(example: str, printed: str) -> None:
