@@ -240,12 +240,11 @@ class _Client(prefect.Client):
             is_object = False
         if not is_object or (b'"errors"' in response.content and _GATEWAY_FAULT.search(response.text)):
             raise BadAnswer(response.text[:500])
-        _answered.add(self.api_server)
         return response
 
 
 def has_answered() -> bool:
-    """Whether the Prefect API that is configured has ever answered this process."""
+    """Whether the Prefect API that is configured has ever answered this process with rows that it was asked for."""
     return prefect.context.config.cloud.api in _answered
 
 
@@ -379,6 +378,7 @@ def rows_of(data: Row, key: str, purpose: str) -> List[Row]:
     rows = data.get(key)
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise _bad(data, purpose)
+    _answered.add(prefect.context.config.cloud.api)
     return rows
 
 
