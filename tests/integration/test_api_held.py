@@ -7,6 +7,7 @@ from typing import Any, Dict, List
 import prefect
 import pytest
 import requests
+import urllib3
 from driven import DrivenRun
 from prefect import Flow, task
 from prefect.engine.state import Running, Success
@@ -115,7 +116,9 @@ def test_a_held_request_is_released_by_another_thread(backend: Backend, run: Dri
     thread.start()
     threading.Timer(0.3, hold.release).start()
     thread.join(20)
-    assert len(raised) == 1
+    assert not thread.is_alive()
+    # a version of urllib3 that cannot release it holds it for a second at most
+    assert len(raised) == hasattr(urllib3.HTTPResponse, "shutdown")
 
 
 def test_a_request_that_was_released_before_it_was_sent_is_not_waited_for(backend: Backend, run: DrivenRun) -> None:
