@@ -250,8 +250,9 @@ def has_answered() -> bool:
 
 def _forget() -> None:
     """A process that was forked must not write to the connections, or wait for the locks, of the one that did it."""
+    global _faults
     _connections.__dict__.clear()
-    _faults.__init__()  # type: ignore[misc]
+    _faults = _Faults()
 
 
 os.register_at_fork(after_in_child=_forget)
