@@ -188,7 +188,7 @@ def _when(state: TimestampedState) -> pendulum.DateTime:
 
 def _rerun(child: FlowRunView, restarts: int) -> str:
     """Finds or creates the flow run that takes a child's place."""
-    fields = "id idempotency_key state state_timestamp flow { version_group_id }"
+    fields = "idempotency_key flow { version_group_id }"
     [first] = api.find("flow_run", {"id": {"_eq": child.flow_run_id}}, fields=fields)
     stem = str(first["idempotency_key"]).split(_RERUN)[0]
     keys = [f"{stem}{_RERUN}{number}" for number in range(1, restarts + 1)]

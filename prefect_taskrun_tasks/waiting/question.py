@@ -32,7 +32,7 @@ def question(waits: List[Wait], logs_since: Optional[str]) -> Tuple[str, api.Row
 
     Args:
         waits: at least one.
-        logs_since: only log lines from then on, except for waits that are to read them all.
+        logs_since: only log lines from then on, except for waits that are new.
     """
     ids = sorted({wait.flow_run_id for wait in waits})
     by_state: Dict[Optional[Tuple[int, str]], Set[str]] = {}
@@ -46,13 +46,12 @@ def question(waits: List[Wait], logs_since: Optional[str]) -> Tuple[str, api.Row
     guards = sorted({wait.guarded_by for wait in waits if wait.guarded_by and not wait.knows_of_parent})
     if guards:
         wheres["cancelled"] = {"id": {"_in": guards}, "state": {"_in": ["Cancelling", "Cancelled"]}}
-    whole, latest = (
-        sorted({wait.flow_run_id for wait in waits if wait.logs and wait.reads_all_logs == reads_all})
-        for reads_all in (True, False)
+    new, known = (
+        sorted({wait.flow_run_id for wait in waits if wait.logs and wait.is_new == is_new}) for is_new in (True, False)
     )
-    if whole or latest:
+    if new or known:
         since = {"timestamp": {"_gt": logs_since}} if logs_since else {}
-        wheres["logs"] = {"_or": [{"flow_run_id": {"_in": latest}, **since}, {"flow_run_id": {"_in": whole}}]}
+        wheres["logs"] = {"_or": [{"flow_run_id": {"_in": known}, **since}, {"flow_run_id": {"_in": new}}]}
     declared = ", ".join(f"${name}: {'log' if name == 'logs' else 'flow_run'}_bool_exp" for name in [*wheres, "ids"])
     selected = " ".join(f"{name}: {_SELECTIONS[name]}" for name in wheres)
     count = "flow_run_aggregate(where: $ids) { aggregate { count } }"

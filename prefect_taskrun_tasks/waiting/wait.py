@@ -70,8 +70,6 @@ class Wait:
         self.is_looked_for = threading.Event()
         #: whether it has finished, and only its last logs are awaited
         self.is_ending = False
-        #: whether its logs are to be read from the beginning: at first, and once more in the end, for what came late
-        self.reads_all_logs = True
         #: version and name of the flow run's state that was told last
         self.seen: Optional[Tuple[int, str]] = None
         self._inbox = inbox
@@ -86,9 +84,9 @@ class Wait:
         """Tells what is new in what was found; whether there was something."""
         if row is not None and (row["version"], row["state"]) == self.seen:
             row = None
-        new = [log for log in logs if hash(log["id"]) not in self._logs]
-        self._logs.update(hash(log["id"]) for log in new)
-        self.reads_all_logs = row is not None and is_finished(row)
+        by_hash = {hash(log["id"]): log for log in logs}
+        new = [log for key, log in by_hash.items() if key not in self._logs]
+        self._logs.update(by_hash)
         if row is not None:
             self.seen = (row["version"], row["state"])
             self.is_ending = is_finished(row)

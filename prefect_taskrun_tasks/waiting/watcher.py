@@ -18,7 +18,7 @@ from ..views.flow_run import instant
 from . import cycles
 from .pace import wait_share_of_quiet
 from .question import LOG_FIELDS, question
-from .wait import LASTING, Wait
+from .wait import LASTING, Wait, is_finished
 
 #: Seconds between two looks at least, unless somebody wants less; well under what people notice. Where there are more
 #: than `CROWD` waits they follow each other less closely in proportion, or else each change would cost a request
@@ -208,7 +208,12 @@ class Watcher:
         logs = found.get("logs", [])
         if len(logs) == api.PAGE:
             # there may be more
-            logs = [log for page in api.pages("log", variables["logs"], fields=LOG_FIELDS) for log in page]
+            logs = _all_logs(variables["logs"])
+        known = {wait.flow_run_id for wait in waits if wait.logs and not wait.is_new}
+        ended = sorted(id for id in known & set(rows) if is_finished(rows[id]))
+        if ended:
+            # once more from the beginning, for what came later than it should
+            logs = logs + _all_logs({"flow_run_id": {"_in": ended}})
         by_run: Dict[str, List[api.Row]] = {}
         for log in logs:
             by_run.setdefault(log["flow_run_id"], []).append(log)
@@ -240,6 +245,10 @@ class Watcher:
 def _spacing(waits: List[Wait]) -> float:
     """Seconds between two looks at least."""
     return min([FASTEST * max(1.0, len(waits) / CROWD), BUSIEST, *(wait.slowest for wait in waits)])
+
+
+def _all_logs(where: api.Where) -> List[api.Row]:
+    return [log for page in api.pages("log", where, fields=LOG_FIELDS) for log in page]
 
 
 def _before_late_ones(logs: List[api.Row]) -> str:

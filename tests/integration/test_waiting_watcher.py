@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler
 from types import SimpleNamespace
 from typing import Any, Callable, Dict, Iterator, List
 
+import pendulum
 import prefect
 import pytest
 import requests
@@ -237,6 +238,20 @@ def test_logs_of_many_flow_runs_are_told_once_each_to_whom_they_belong(flow_id: 
         for each in watching_runs:
             each.result(60)
     assert seen == {run.id: [f"{word} in {run.id}" for word in ("early", "first", "second")] for run in runs}
+
+
+def test_logs_that_come_much_later_than_their_time_are_told_in_the_end(flow_id: str, sent: Any) -> None:
+    # Prefect keeps what it could not upload, and sends it with what comes next
+    [run] = running(flow_id, 1)
+    now = pendulum.now("utc")
+    run.log("in time", timestamp=now.isoformat())
+    watch = watch_flow_run(run.id, stream_states=False, timeout=60)
+    assert next(watch).message == "in time"
+    run.log("late", timestamp=now.subtract(minutes=2).isoformat())
+    # the last line, after which nobody waits for more
+    run.log("last", timestamp=pendulum.now("utc").add(seconds=1).isoformat())
+    run.enter(Success())
+    assert sorted(log.message for log in watch) == ["last", "late"]
 
 
 def test_more_logs_than_fit_into_one_answer_are_told(flow_id: str, sent: Any) -> None:

@@ -86,12 +86,3 @@ def test_logs_are_asked_for_by_what_any_backend_knows_of_them() -> None:
     assert {"timestamp": {"_gt": "2031-01-01T00:00:00+00:00"}, "flow_run_id": {"_in": [NOBODY]}} in (
         variables["logs"]["_or"]
     )
-
-
-def test_all_logs_are_read_in_the_beginning_and_once_more_in_the_end() -> None:
-    wait = Wait(NOBODY, SimpleQueue(), slowest=10.0, logs=True)
-    read_all = [wait.reads_all_logs]
-    for state, version in (("Running", 3), ("Running", 3), ("Success", 4), ("Success", 4)):
-        wait.see(row(state, version), [])
-        read_all.append(wait.reads_all_logs)
-    assert read_all == [True, False, False, True, False]
