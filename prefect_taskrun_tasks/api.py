@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import partial
 from time import monotonic
-from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Set, Tuple, Union
 
 import prefect
 import requests
@@ -39,7 +39,7 @@ FIELDS = {
         "id name flow_id serialized_state states { timestamp serialized_state } labels parameters context updated "
         "run_config"
     ),
-    "task_run": "id name task { id slug } map_index serialized_state flow_run_id version",
+    "task_run": "id name task { id slug } map_index serialized_state flow_run_id version start_time end_time",
     "log": "id timestamp message level",
     "agent": "id name labels last_queried",
 }
@@ -333,7 +333,9 @@ def find(
     return rows_of(ask(document, {"where": where, "order_by": order_by, "limit": limit}, sought), table, sought)
 
 
-def pages(table: str, where: Where, by: str = "id", fields: Optional[str] = None) -> Iterator[List[Row]]:
+def pages(
+    table: str, where: Where, by: Union[str, Tuple[str, str]] = "id", fields: Optional[str] = None
+) -> Iterator[List[Row]]:
     """All rows of a table that fit, in pages of at most 500; for where there may be many.
 
     The first answer also counts them, and so does what should be the last one, for rows that came since. So the last
@@ -343,14 +345,17 @@ def pages(table: str, where: Where, by: str = "id", fields: Optional[str] = None
     Args:
         table: such as ``"task_run"``.
         where: a Hasura filter.
-        by: the column to go by, in which no two of the rows are alike; pages are sorted by it.
+        by: the column to go by, in which no two of the rows are alike; pages are sorted by it. Or two columns, the
+            second of which tells apart what is alike in the first. None of them is null.
         fields: what to select, `by` included; default: what the table's view needs.
 
     Raises:
         Like `find`.
     """
     sought = _sought(table, where)
-    select = f"{table}(where: $where, order_by: {{{by}: asc}}, limit: {PAGE}) {{ {fields or FIELDS[table]} }}"
+    columns = (by,) if isinstance(by, str) else by
+    order = ", ".join(f"{{{column}: asc}}" for column in columns)
+    select = f"{table}(where: $where, order_by: [{order}], limit: {PAGE}) {{ {fields or FIELDS[table]} }}"
     count = f"{table}_aggregate(where: $where) {{ aggregate {{ count }} }}"
     after, left = where, 0
     while True:
@@ -367,7 +372,16 @@ def pages(table: str, where: Where, by: str = "id", fields: Optional[str] = None
         left -= len(page)
         if left <= 0:
             return
-        after = {"_and": [where, {by: {"_gt": page[-1][by]}}]}
+        after = {"_and": [where, *_after(page[-1], columns)]}
+
+
+def _after(row: Row, columns: Sequence[str]) -> List[Where]:
+    """Filters for the rows that come after one, in the order of some columns."""
+    first, *rest = columns
+    if not rest:
+        return [{first: {"_gt": row[first]}}]
+    # the first of the two says nothing more, but lets the backend begin where it has to
+    return [{first: {"_gte": row[first]}}, {"_or": [{first: {"_gt": row[first]}}, *_after(row, rest)]}]
 
 
 def rows_of(data: Row, key: str, purpose: str) -> List[Row]:

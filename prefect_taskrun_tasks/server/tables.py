@@ -300,10 +300,12 @@ task_run_artifact = stored(
 Index("ix_flow_run_state_start_time", flow_run.c.state, flow_run.c.state_start_time)
 Index("ix_task_run_state_start_time", task_run.c.state, task_run.c.state_start_time)
 Index("ix_flow_run_created", flow_run.c.created)
-Index("ix_log_flow_run_timestamp", log.c.flow_run_id, log.c.timestamp)
+Index("ix_log_flow_run_timestamp", log.c.flow_run_id, log.c.timestamp, log.c.id)
 # pages go by id, and children by map index
 Index("ix_log_flow_run_page", log.c.flow_run_id, log.c.id)
 Index("ix_task_run_page", task_run.c.flow_run_id, task_run.c.id)
 Index("ix_task_run_map_index", task_run.c.flow_run_id, task_run.c.map_index)
+# and task runs of a flow run in the order in which they started
+Index("ix_task_run_started", task_run.c.flow_run_id, task_run.c.start_time, task_run.c.id)
 # a task's cached states are looked for in all its runs
 Index("ix_task_run_cached", task_run.c.task_id, task_run.c.state, task_run.c.state_timestamp)

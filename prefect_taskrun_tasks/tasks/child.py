@@ -13,7 +13,7 @@ from .. import api
 from ..errors import InvalidArgument, TaskRunError
 from ..views import FlowRunView, FlowView, Lineage
 from ..views.arguments import check_choice
-from ..views.flow_run import TimestampedState
+from ..views.history import TimestampedState
 from ..views.lineage import CLOSE_POLICIES, RESTART_POLICIES
 from ..waiting import Deadline
 

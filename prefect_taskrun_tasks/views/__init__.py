@@ -1,8 +1,9 @@
 """Frozen pictures of flows, flow runs and task runs."""
 
 from .flow import FlowView
-from .flow_run import FlowRunLog, FlowRunView
+from .flow_run import FlowRunView
 from .lineage import Lineage
+from .log import FlowRunLog
 from .task_run import TaskRunView
 
 __all__ = ["FlowRunLog", "FlowRunView", "FlowView", "Lineage", "TaskRunView"]

@@ -1,9 +1,8 @@
 """A flow run as it was when looked up, its task runs and its logs."""
 
-import logging
 from dataclasses import InitVar, dataclass, field
-from datetime import datetime
-from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Tuple, Union, cast
+from itertools import chain
+from typing import Any, Dict, Iterable, Iterator, List, Optional, Tuple, Union
 
 import pendulum
 from prefect.engine.state import Finished, Pending, State
@@ -13,13 +12,22 @@ from prefect.utilities.graphql import GraphQLResult
 
 from .. import api
 from ..errors import InvalidArgument, NotFound
-from .arguments import check_kind, check_map_index, check_text, state_names
-from .flow import FlowView
+from .arguments import STATES, check_map_index, check_text, state_names
+from .flow import NEWEST_FIRST, FlowView
+from .history import TimestampedState, history, instant
 from .lineage import KEY, Lineage
+from .log import FlowRunLog, logs_where
+from .prefix import MOST_CANDIDATES, ambiguous, id_begins, name_begins
 from .task_run import TaskRunView
 
 #: Parents whose children are looked up by one query
 MOST_PARENTS = 100
+
+#: What a candidate is described by
+_CANDIDATE = "id name state flow { name } created"
+
+#: Flow runs that are looked at at most, when one is looked for by the beginning of its name or id
+MOST_LOOKED_AT = 100
 
 #: Task runs, and lines of the log, that an explanation names at most
 MOST_EXPLAINED = 5
@@ -28,23 +36,8 @@ MOST_EXPLAINED = 5
 LONGEST_LINE = 600
 
 
-class FlowRunLog(NamedTuple):
-    """A line of a flow run's log. Sorts by time. Drop-in for `prefect.backend.flow_run.FlowRunLog`."""
-
-    timestamp: pendulum.DateTime
-    #: of the `logging` module, such as ``logging.INFO``
-    level: int
-    message: str
-
-    @classmethod
-    def from_dict(cls, data: Dict[str, Any]) -> "FlowRunLog":
-        # getLevelName goes both ways; a name that this process does not know comes back as a text
-        level = logging.getLevelName(data["level"])
-        return cls(
-            timestamp=instant(data["timestamp"]),
-            level=level if isinstance(level, int) else logging.INFO,
-            message=data["message"],
-        )
+def _as_candidate(row: api.Row) -> str:
+    return f"{row['id']}  {row['name']}  {row['flow']['name']}  {row['state']}"
 
 
 def _brief(text: str) -> str:
@@ -52,25 +45,6 @@ def _brief(text: str) -> str:
     lines = text.strip().splitlines() or [""]
     brief = lines[0] if len(lines) == 1 else f"{lines[0]} ... {lines[-1]}"
     return brief if len(brief) <= LONGEST_LINE else brief[: LONGEST_LINE - 4] + " ..."
-
-
-def instant(text: str) -> pendulum.DateTime:
-    """A time, as the Prefect API writes it."""
-    parsed = pendulum.parse(text)
-    assert isinstance(parsed, pendulum.DateTime)
-    return parsed
-
-
-class TimestampedState(State):
-    """For type checkers: the states of a flow run's history, of whatever type, have a time."""
-
-    timestamp: pendulum.DateTime
-
-
-def _state(row: Dict[str, Any]) -> TimestampedState:
-    state = cast(TimestampedState, State.deserialize(row["serialized_state"]))
-    state.timestamp = instant(row["timestamp"])
-    return state
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -113,6 +87,16 @@ class FlowRunView:
     def __post_init__(self, task_runs: Optional[Iterable[TaskRunView]]) -> None:
         for task_run in task_runs or ():
             self._keep(task_run)
+
+    @property
+    def start_time(self) -> Optional[pendulum.DateTime]:
+        """When it was first Running; None if it never was."""
+        return next((state.timestamp for state in self.states if state.is_running()), None)
+
+    @property
+    def end_time(self) -> Optional[pendulum.DateTime]:
+        """When it entered its final state; None if it has not finished."""
+        return self.states[-1].timestamp if self.states and self.state.is_finished() else None
 
     def _kept(self, row: Dict[str, Any]) -> Optional[TaskRunView]:
         """The view that is kept of a task run, unless it has run again since."""
@@ -161,7 +145,6 @@ class FlowRunView:
     ) -> "FlowRunView":
         # objects of Prefect's client, whose items are attributes too
         row = GraphQLResult(row)
-        states = sorted(map(_state, row["states"]), key=lambda state: state.timestamp)
         # a flow run that was created just now may not have its first state yet
         unknown = Pending(message="A state for this flow run is not yet available.")
         return cls(
@@ -172,11 +155,64 @@ class FlowRunView:
             parameters=row["parameters"],
             context=row["context"],
             state=State.deserialize(row["serialized_state"]) if row["serialized_state"] else unknown,
-            states=states,
+            states=history(row["states"]),
             updated_at=instant(row["updated"]),
             run_config=RunConfigSchema().load(row["run_config"]) if row["run_config"] else None,
             task_runs=task_runs,
         )
+
+    @classmethod
+    def find(cls, text: str, by: Iterable[str] = ("id", "name")) -> "FlowRunView":
+        """Looks a flow run up by what people call it: its UUID, its name, or the beginning of either.
+
+        Args:
+            text: of an id, at least four digits. A name that is just this goes before those that only begin so.
+            by: which of the two it may be.
+
+        Raises:
+            NotFound: nothing begins so (a `ValueError`).
+            Ambiguous: several do, or have this name; the message lists them (a `ValueError`).
+
+        Example:
+            >>> FlowRunView.find("8e445d74")
+            >>> FlowRunView.find("brave-ot")
+        """
+        check_text(flow_run=text)
+        filters = {"id": id_begins(text), "name": name_begins(text)}
+        begins = [{key: filters[key]} for key in by if filters[key]]
+        rows: List[api.Row] = []
+        if "name" in by:
+            rows = api.find("flow_run", {"name": {"_eq": text}}, NEWEST_FIRST, _CANDIDATE, MOST_CANDIDATES + 1)
+        if begins and not rows:
+            rows = api.find("flow_run", {"_or": begins}, NEWEST_FIRST, _CANDIDATE, MOST_LOOKED_AT)
+            rows = [row for row in rows if any(row[key].lower().startswith(text.lower()) for key in by)]
+        if not rows:
+            raise NotFound(
+                f"No flow run has {' or '.join(f'the {key}' for key in by)} {text!r}, or one that begins so."
+            )
+        if len(rows) > 1:
+            raise ambiguous("flow runs", text, map(_as_candidate, rows))
+        return cls.from_flow_run_id(rows[0]["id"])
+
+    @classmethod
+    def newest(cls, task_slug: Optional[str] = None) -> "FlowRunView":
+        """The flow run that was created last, leaving out those that a schedule asks for in the future.
+
+        Args:
+            task_slug: only of flows that have this task.
+
+        Raises:
+            NotFound: there is none (a `ValueError`).
+        """
+        where: api.Where = {"_or": [{"auto_scheduled": {"_eq": False}}, {"start_time": {"_is_null": False}}]}
+        if task_slug is not None:
+            check_text(task_slug=task_slug)
+            where["flow"] = {"tasks": {"slug": {"_eq": task_slug}}}
+        rows = api.find("flow_run", where, NEWEST_FIRST, limit=1)
+        if not rows:
+            of = f" of a flow with a task {task_slug!r}" if task_slug else ""
+            raise NotFound(f"There is no flow run{of} yet.")
+        return cls._from_flow_run_data(rows[0])
 
     def get_latest(self, load_static_tasks: bool = False) -> "FlowRunView":
         """A new view of the same flow run as it is now. Task runs kept by this one are kept by the new one."""
@@ -196,13 +232,17 @@ class FlowRunView:
         Raises:
             WrongType: `start_time` or `end_time` is not a `datetime` (a `TypeError`).
         """
-        check_kind(datetime, start_time=start_time, end_time=end_time)
-        window = {"_lte": (end_time or self.updated_at).isoformat()}
-        if start_time:
-            window["_gt"] = start_time.isoformat()
-        where = {"flow_run_id": {"_eq": self.flow_run_id}, "timestamp": window}
-        logs = [FlowRunLog.from_dict(row) for page in api.pages("log", where) for row in page]
-        return sorted(logs, key=lambda log: log.timestamp)
+        return list(self.iter_logs(start_time, end_time or self.updated_at))
+
+    def iter_logs(
+        self, start_time: Optional[pendulum.DateTime] = None, end_time: Optional[pendulum.DateTime] = None
+    ) -> Iterator[FlowRunLog]:
+        """The same as `get_logs`, looked up 500 at a time, and if no `end_time` is given up to now.
+
+        Raises:
+            WrongType: `start_time` or `end_time` is not a `datetime` (a `TypeError`).
+        """
+        return logs_where({"flow_run_id": {"_eq": self.flow_run_id}}, start_time, end_time)
 
     def explain_failure(self, separator: str = "\n  ", max_length: int = 2000) -> str:
         """Why the flow run ended as it did: its state, the task runs that failed, and the last errors of its log.
@@ -296,6 +336,22 @@ class FlowRunView:
             children.sort(key=lambda child: child.states[0].timestamp if child.states else child.updated_at)
         return found
 
+    def iter_descendants(self) -> "Iterator[FlowRunView]":
+        """Its children, then theirs, and so on; each generation is looked up when it is come to.
+
+        Raises:
+            BackendUnreachable: the Prefect API does not answer.
+        """
+        seen = {self.flow_run_id}
+        parents = [self.flow_run_id]
+        while parents:
+            born = [child for children in self.children_of(parents).values() for child in children]
+            # a context can say anything, also that a flow run is its own ancestor
+            generation = [child for child in born if child.flow_run_id not in seen]
+            parents = [child.flow_run_id for child in generation]
+            seen.update(parents)
+            yield from generation
+
     def get_flow_metadata(self, no_cache: bool = False) -> FlowView:
         """The flow that this is a run of; looked up once, or again with `no_cache`."""
         if self._flow is None or no_cache:
@@ -362,17 +418,88 @@ class FlowRunView:
         Example:
             >>> flow_run.get_all_task_runs(state=["Failed", "TriggerFailed"])
         """
-        where: Dict[str, Any] = {"flow_run_id": {"_eq": self.flow_run_id}}
+        return [
+            self._kept(row) or self._keep(TaskRunView._from_task_run_data(row))
+            for page in api.pages("task_run", self._task_runs_where(task_slug, state))
+            for row in page
+        ]
+
+    def _task_runs_where(self, task_slug: Optional[str], state: Union[str, Iterable[str], None]) -> api.Where:
+        where: api.Where = {"flow_run_id": {"_eq": self.flow_run_id}}
         if task_slug is not None:
             check_text(task_slug=task_slug)
             where["task"] = {"slug": {"_eq": task_slug}}
         if state is not None:
             where["state"] = {"_in": state_names(state)}
-        return [
-            self._kept(row) or self._keep(TaskRunView._from_task_run_data(row))
-            for page in api.pages("task_run", where)
-            for row in page
-        ]
+        return where
+
+    def find_task_run(self, task_slug: str, map_index: int = -1) -> TaskRunView:
+        """A task run of this flow run by its task's slug, or the beginning of it.
+
+        Raises:
+            NotFound: no task's slug begins so, or the task has no such child (a `ValueError`).
+            Ambiguous: several slugs do; the message lists them (a `ValueError`).
+        """
+        check_text(task_slug=task_slug)
+        tasks = {"flow": {"flow_runs": {"id": {"_eq": self.flow_run_id}}}, "slug": name_begins(task_slug)}
+        slugs = sorted({row["slug"] for page in api.pages("task", tasks, fields="id slug") for row in page})
+        begins = [slug for slug in slugs if slug.startswith(task_slug)]
+        if len(begins) > 1 and task_slug not in begins:
+            raise ambiguous("tasks", task_slug, begins)
+        return self.get_task_run(task_slug if task_slug in begins or not begins else begins[0], map_index=map_index)
+
+    def iter_task_runs(
+        self,
+        *,
+        task_slug: Optional[str] = None,
+        state: Union[str, Iterable[str], None] = None,
+        mapped: Optional[bool] = None,
+    ) -> Iterator[TaskRunView]:
+        """Task runs of this flow run in the order in which they started, looked up 500 at a time; nothing is kept.
+
+        Those that have not started come last.
+
+        Args:
+            task_slug: only those of this task.
+            state: only those in this state, or one of these, by class name such as ``"Failed"``.
+            mapped: only children of mapped task runs, or only the others.
+
+        Raises:
+            Like `get_all_task_runs`.
+        """
+        where = self._task_runs_where(task_slug, state)
+        if mapped is not None:
+            where["map_index"] = {"_gte" if mapped else "_lt": 0}
+        started = api.pages("task_run", {**where, "start_time": {"_is_null": False}}, by=("start_time", "id"))
+        others = api.pages("task_run", {**where, "start_time": {"_is_null": True}})
+        return (TaskRunView._from_task_run_data(row) for page in chain(started, others) for row in page)
+
+    @classmethod
+    def count_task_runs(cls, flow_run_ids: Iterable[str]) -> Dict[str, Dict[str, int]]:
+        """How many task runs of flow runs are in which state, children of mapped ones included.
+
+        Args:
+            flow_run_ids: UUIDs of the flow runs.
+
+        Returns:
+            UUID of each flow run -> name of the state -> how many, if any.
+
+        Example:
+            >>> FlowRunView.count_task_runs(["<id>"])
+            {"<id>": {"Success": 3, "Failed": 1}}
+        """
+        counts = " ".join(
+            f'{name}: task_runs_aggregate(where: {{state: {{_eq: "{name}"}}}}) {{ aggregate {{ count }} }}'
+            for name in STATES
+        )
+        ids = list(flow_run_ids)
+        found: Dict[str, Dict[str, int]] = {}
+        for start in range(0, len(ids), MOST_PARENTS):
+            where = {"id": {"_in": ids[start : start + MOST_PARENTS]}}
+            for row in api.find("flow_run", where, fields=f"id {counts}"):
+                numbers = {name: int(row[name]["aggregate"]["count"]) for name in STATES}
+                found[row["id"]] = {name: number for name, number in numbers.items() if number}
+        return found
 
     def get_task_run_ids(self) -> List[str]:
         """UUIDs of all task runs of this flow run; kept once the flow run has finished."""

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Type
 
-from prefect.engine.result import Result
+import pendulum
+from prefect.engine.result import NoResultType, Result
 from prefect.engine.serializers import Serializer
 from prefect.engine.state import Finished, Mapped, Scheduled, Skipped, State, Success
 
@@ -16,6 +17,9 @@ from ..errors import Ambiguous, IncompleteMap, NotFinished, NotFound, NotMapped
 from ..results import RAISE, Loader, Stored
 from .arguments import check_count, check_kind, check_map_index, check_text
 from .flow import FlowView
+from .history import TimestampedState, history, instant
+from .log import FlowRunLog, logs_where
+from .prefix import MOST_CANDIDATES, ambiguous, id_begins
 
 
 class _NotLoaded:
@@ -66,6 +70,46 @@ class TaskRunView:
     _version: int = field(default=-1, init=False)
     #: what `state` is made of when it is first asked for
     _serialized_state: Any = field(default=None, init=False)
+    #: when it started and ended, as the Prefect API writes it
+    _started: Optional[str] = field(default=None, init=False)
+    _ended: Optional[str] = field(default=None, init=False)
+
+    @property
+    def state_name(self) -> str:
+        """Name of its state's class, such as ``"Success"``."""
+        return str(self._serialized_state["type"]) if self._serialized_state else type(self.state).__name__
+
+    @property
+    def state_message(self) -> Optional[str]:
+        """What its state says."""
+        message = self._serialized_state.get("message") if self._serialized_state else self.state.message
+        return None if message is None else str(message)
+
+    @property
+    def start_time(self) -> Optional[pendulum.DateTime]:
+        """When it was first Running; None if it never was, or if this view was not looked up."""
+        return instant(self._started) if self._started else None
+
+    @property
+    def end_time(self) -> Optional[pendulum.DateTime]:
+        """When it entered its final state; None if it has not finished, or if this view was not looked up."""
+        # the backend keeps the time of a final state also if that was not the last one
+        return instant(self._ended) if self._ended and self._is(Finished) else None
+
+    @property
+    def result_type(self) -> Optional[str]:
+        """Name of the `Result` class that keeps what the task returned; None if nothing does."""
+        result = self._stored().result
+        if result is None or isinstance(result, NoResultType):
+            return None
+        # a class that is not one of Prefect's is read as a plain `Result`
+        kept = (self._serialized_state or {}).get("_result") or {}
+        return str(kept.get("type") or type(result).__name__).rpartition(".")[2]
+
+    @property
+    def result_location(self) -> Optional[str]:
+        """Where what the task returned is kept; None if nothing is, or if it is kept without a location."""
+        return self._stored().location
 
     def get_result(
         self,
@@ -210,6 +254,35 @@ class TaskRunView:
                 return found
         raise NotFound(f"The flow {flow.name!r} that was loaded has no task {self.task_slug!r}. Has it changed?")
 
+    def get_states(self) -> List[TimestampedState]:
+        """All states it has been in so far, oldest first; each with a `timestamp`. Looked up with each call."""
+        where = {"id": {"_eq": self.task_run_id}}
+        rows = api.find("task_run", where, fields="states { timestamp serialized_state }")
+        return history(rows[0]["states"] if rows else ())
+
+    def get_upstream(self) -> "List[TaskRunView]":
+        """The task runs whose results or states it depends on; of mapped ones, the parents."""
+        where = {
+            "flow_run_id": {"_eq": self.flow_run_id},
+            "map_index": {"_eq": -1},
+            "task": {"downstream_edges": {"downstream_task_id": {"_eq": self.task_id}}},
+        }
+        return [self._from_task_run_data(row) for page in api.pages("task_run", where) for row in page]
+
+    def iter_logs(
+        self, start_time: Optional[pendulum.DateTime] = None, end_time: Optional[pendulum.DateTime] = None
+    ) -> Iterator[FlowRunLog]:
+        """Its lines of the flow run's log, oldest first, looked up 500 at a time.
+
+        Args:
+            start_time: only lines after it; default: from the beginning.
+            end_time: only lines up to it; default: up to now.
+
+        Raises:
+            WrongType: `start_time` or `end_time` is not a `datetime` (a `TypeError`).
+        """
+        return logs_where({"task_run_id": {"_eq": self.task_run_id}}, start_time, end_time)
+
     def get_latest(self) -> "TaskRunView":
         """A new view of the same task run as it is now. A loaded result is kept, unless the task has run again."""
         latest = self.from_task_run_id(self.task_run_id)
@@ -230,6 +303,24 @@ class TaskRunView:
         """
         check_text(task_run_id=task_run_id)
         return cls._one({"id": {"_eq": task_run_id}}, f"task run {task_run_id!r}")
+
+    @classmethod
+    def find(cls, task_run_id: str) -> "TaskRunView":
+        """Looks a task run up by its UUID, or the beginning of it, of four digits at least.
+
+        Raises:
+            NotFound: no id begins so (a `ValueError`).
+            Ambiguous: several do; the message lists them (a `ValueError`).
+        """
+        check_text(task_run_id=task_run_id)
+        begins = id_begins(task_run_id)
+        rows = api.find("task_run", {"id": begins}, limit=MOST_CANDIDATES + 1) if begins else []
+        if not rows:
+            raise NotFound(f"No task run has the id {task_run_id!r}, or one that begins so.")
+        found = [cls._from_task_run_data(row) for row in rows]
+        if len(found) > 1:
+            raise ambiguous("task runs", task_run_id, (f"{each.task_run_id}  {each._described()}" for each in found))
+        return found[0]
 
     @classmethod
     def from_task_slug(cls, task_slug: str, flow_run_id: str, map_index: int = -1) -> "TaskRunView":
@@ -305,6 +396,8 @@ class TaskRunView:
             flow_run_id=row["flow_run_id"],
             _version=row["version"],
             _serialized_state=state,
+            _started=row["start_time"],
+            _ended=row["end_time"],
         )
         return view
 

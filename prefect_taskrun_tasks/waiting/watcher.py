@@ -14,7 +14,7 @@ from tenacity.wait import wait_base
 
 from .. import api
 from ..errors import BackendUnreachable, BadAnswer, NotFound
-from ..views.flow_run import instant
+from ..views.history import instant
 from . import cycles
 from .pace import wait_share_of_quiet
 from .question import LOG_FIELDS, question

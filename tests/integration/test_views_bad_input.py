@@ -399,6 +399,8 @@ def test_a_bad_answer_after_good_ones_comes_after_their_rows(second: bytes) -> N
             "serialized_state": Success().serialize(),
             "flow_run_id": SOMETHING,
             "version": 3,
+            "start_time": None,
+            "end_time": None,
         }
         for index in range(500)
     ]

@@ -254,7 +254,7 @@ def test_a_not_yet_created_child_counts_as_scheduled(lib: Any, value: Any) -> No
         "flow_run_id": "flow run",
     }
     if lib is ours:
-        row["version"] = 0
+        row.update(version=0, start_time=None, end_time=None)
     view = lib.TaskRunView._from_task_run_data(row)
     assert view.state.is_scheduled()
 
