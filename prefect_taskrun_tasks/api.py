@@ -29,15 +29,15 @@ Where = Dict[str, Any]
 #: Rows in one answer, where there may be many
 PAGE = 500
 
-#: table name -> fields that its view is made of: those that prefect.backend 1.4.1 queries, and `version`
+#: table name -> fields that its view is made of: those that prefect.backend 1.4.1 queries, and some more
 FIELDS = {
     "flow": (
         "id settings run_config serialized_flow name archived project { name } core_version storage "
         "flow_group { labels }"
     ),
     "flow_run": (
-        "id name flow_id serialized_state states { timestamp serialized_state } labels parameters context updated "
-        "run_config"
+        "id name flow_id flow { name } serialized_state states { timestamp serialized_state } labels parameters "
+        "context updated run_config"
     ),
     "task_run": "id name task { id slug } map_index serialized_state flow_run_id version start_time end_time",
     "log": "id timestamp message level",

@@ -208,6 +208,7 @@ def settings(url: str) -> Dict[str, str]:
     return {
         "backend": "server",
         "server.endpoint": url,
+        "server.ui.endpoint": url,
         "cloud.api": url,
         "cloud.api_key": "",
         "cloud.tenant_id": "",

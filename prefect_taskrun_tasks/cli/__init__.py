@@ -2,21 +2,41 @@
 
 import click
 
+from .cancel import cancel
+from .completion import completion
+from .failures import Group
+from .info import info
+from .list import list_task_runs
+from .logs import logs
+from .result import result
 from .run import run
 from .server import server
+from .timeline import timeline
+from .tree import tree
+from .watch import watch
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="prefect-taskrun-tasks")
 def main() -> None:
-    """Run Prefect 1 flows of flows on one machine: backend, agent and all.
+    """Look at Prefect 1 task runs, and run flows of flows on one machine: backend, agent and all.
 
     \b
     Examples:
         $ prefect-taskrun run flows.py --flow parent --param size=5
-        $ prefect-taskrun server start
+        $ prefect-taskrun tree
+        $ prefect-taskrun list brave-otter --state Failed
+        $ prefect-taskrun logs --slug load-1 --follow
+
+    \b
+    Exit codes:
+        0  success
+        1  the run failed, or what was asked for could not be done
+        2  called wrongly
+        3  no such run, or no such result
+        4  the backend cannot be reached
     """
 
 
-main.add_command(run)
-main.add_command(server)
+for _command in (cancel, completion, info, list_task_runs, logs, result, run, server, timeline, tree, watch):
+    main.add_command(_command)

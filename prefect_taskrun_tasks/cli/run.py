@@ -1,16 +1,18 @@
 """``prefect-taskrun run``: a flow of a file, once, with everything that it needs."""
 
-import json
-import logging
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import Any, Dict, Optional, Tuple
 
 import click
 
-from ..errors import InvalidArgument, TaskRunError
-from ..views import FlowRunLog
+from .logs import log_text
+from .result import in_json
+from .terminal import Terminal, plain_lines
+from .timeline import write_timeline
+from .tree import family_tree
 
 EPILOG = """\b
 Examples:
@@ -56,6 +58,11 @@ def _parameters(context: click.Context, option: click.Parameter, values: Tuple[s
     help="Print the result of this task of the flow run, as JSON (values that JSON does not have: as their repr), "
     "alone on standard output.",
 )
+@click.option(
+    "--timeline",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write a page that shows when what ran to this file (HTML).",
+)
 @click.option("--project", default="default", show_default=True, help="Project to register the flows in.")
 @click.option(
     "--database-url",
@@ -66,24 +73,24 @@ def run(
     flow_name: str,
     parameters: Dict[str, Any],
     task_slug: Optional[str],
+    timeline: Optional[Path],
     project: str,
     database_url: Optional[str],
 ) -> None:
     """Register the flows of FILE and run one of them, with a backend and an agent that live as long as it takes.
 
-    States and logs of the flow run are shown on standard error. Flow runs that have not finished when this flow run
-    has are cancelled. Exits with 0 if the flow run succeeded, with 1 if it did not, with 2 if it was called
-    wrongly.
+    States and logs of the flow run are shown on standard error, and in the end what came out of it as a tree. Flow runs
+    that have not finished when this flow run has are cancelled.
     """
     from .server import needs_server_extra
 
     with needs_server_extra():
         from ..runner import AgentFailed, LocalRunner, RegistrationFailed
         from ..server import DatabaseUnusable
-    from prefect.exceptions import ClientError
 
     # so that this process ends what it has started, as it does when it is interrupted
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    terminal = Terminal(stderr=True)
     try:
         with LocalRunner(database_url, import_paths=[os.path.dirname(file)]) as local:
             names = local.register(file, project)
@@ -92,41 +99,15 @@ def run(
             slugs = sorted(local.get_flow(flow_name).slugs.values())
             if task_slug and task_slug not in slugs:
                 raise click.UsageError(f"Flow {flow_name!r} has no task {task_slug!r}. It has: {', '.join(slugs)}")
-            flow_run = local.run(flow_name, parameters, on_log=_show)
+            flow_run = local.run(flow_name, parameters, on_log=lambda log: terminal.print(log_text(log)))
             if not flow_run.state.is_successful():
-                click.secho(flow_run.explain_failure(), fg="red", err=True)
+                terminal.print(plain_lines(flow_run.explain_failure()), style="red")
             if task_slug:
-                click.echo(_as_json(flow_run.get_task_run(task_slug).get_result()))
-    except KeyboardInterrupt:
-        click.echo("Interrupted.", err=True)
-        raise SystemExit(128 + signal.SIGINT) from None
-    except InvalidArgument as error:
-        raise click.UsageError(str(error)) from error
-    except (TaskRunError, AgentFailed, RegistrationFailed, DatabaseUnusable) as error:
+                click.echo(in_json(flow_run.get_task_run(task_slug).get_result()))
+            terminal.print(family_tree(flow_run))
+            if timeline:
+                write_timeline(flow_run, timeline)
+    except (AgentFailed, RegistrationFailed, DatabaseUnusable) as error:
         raise click.ClickException(str(error)) from error
-    except ClientError as error:
-        raise click.ClickException(f"The backend refused: {_messages(error)}") from error
     if not flow_run.state.is_successful():
         raise SystemExit(1)
-
-
-def _show(log: FlowRunLog) -> None:
-    color = {logging.WARNING: "yellow", logging.ERROR: "red", logging.CRITICAL: "red"}.get(log.level)
-    time = log.timestamp.in_tz("local")
-    click.secho(f"{time:%H:%M:%S} | {logging.getLevelName(log.level):<7} | {log.message}", fg=color, err=True)
-
-
-def _as_json(value: Any) -> str:
-    try:
-        return json.dumps(value, default=repr, allow_nan=False)
-    except (TypeError, ValueError):
-        # keys that JSON does not have, NaN, or a value that contains itself
-        return json.dumps(repr(value))
-
-
-def _messages(error: Exception) -> str:
-    """The messages of a `ClientError`, whose argument is the list of errors that the backend answered."""
-    found = error.args[0] if error.args else ""
-    if isinstance(found, list):
-        return "; ".join(str(each.get("message", each)) for each in found)
-    return str(error)

@@ -73,7 +73,9 @@ def start(host: str, port: int, database_url: Optional[str], agent_addresses: Tu
         f"Serving the Prefect API at {backend.url}, kept in {database_url}\n\n"
         "Point Prefect at it with:\n"
         "    export PREFECT__BACKEND=server\n"
-        f"    export PREFECT__SERVER__ENDPOINT={backend.url}\n\n"
+        f"    export PREFECT__SERVER__ENDPOINT={backend.url}\n"
+        f"    export PREFECT__SERVER__UI__ENDPOINT={backend.url}\n\n"
+        f"Look at it in a browser: {backend.url}\n\n"
         "Stop it with Ctrl-C."
     )
     try:

@@ -307,5 +307,7 @@ Index("ix_task_run_page", task_run.c.flow_run_id, task_run.c.id)
 Index("ix_task_run_map_index", task_run.c.flow_run_id, task_run.c.map_index)
 # and task runs of a flow run in the order in which they started
 Index("ix_task_run_started", task_run.c.flow_run_id, task_run.c.start_time, task_run.c.id)
+# counted by state, and asked for by it
+Index("ix_task_run_states", task_run.c.flow_run_id, task_run.c.state)
 # a task's cached states are looked for in all its runs
 Index("ix_task_run_cached", task_run.c.task_id, task_run.c.state, task_run.c.state_timestamp)

@@ -83,6 +83,7 @@ class FlowRunView:
     _ids_by_slug: Dict[Tuple[str, int], str] = field(default_factory=dict, init=False)
     _task_run_ids: Optional[List[str]] = field(default=None, init=False)
     _flow: Optional[FlowView] = field(default=None, init=False)
+    _flow_name: Optional[str] = field(default=None, init=False)
 
     def __post_init__(self, task_runs: Optional[Iterable[TaskRunView]]) -> None:
         for task_run in task_runs or ():
@@ -147,7 +148,7 @@ class FlowRunView:
         row = GraphQLResult(row)
         # a flow run that was created just now may not have its first state yet
         unknown = Pending(message="A state for this flow run is not yet available.")
-        return cls(
+        view = cls(
             flow_run_id=row["id"],
             name=row["name"],
             flow_id=row["flow_id"],
@@ -160,6 +161,13 @@ class FlowRunView:
             run_config=RunConfigSchema().load(row["run_config"]) if row["run_config"] else None,
             task_runs=task_runs,
         )
+        object.__setattr__(view, "_flow_name", row["flow"]["name"])
+        return view
+
+    @property
+    def flow_name(self) -> str:
+        """Name of its flow."""
+        return self.get_flow_metadata().name if self._flow_name is None else self._flow_name
 
     @classmethod
     def find(cls, text: str, by: Iterable[str] = ("id", "name")) -> "FlowRunView":
@@ -199,7 +207,7 @@ class FlowRunView:
         """The flow run that was created last, leaving out those that a schedule asks for in the future.
 
         Args:
-            task_slug: only of flows that have this task.
+            task_slug: only of flows that have a task whose slug begins so.
 
         Raises:
             NotFound: there is none (a `ValueError`).
@@ -207,7 +215,7 @@ class FlowRunView:
         where: api.Where = {"_or": [{"auto_scheduled": {"_eq": False}}, {"start_time": {"_is_null": False}}]}
         if task_slug is not None:
             check_text(task_slug=task_slug)
-            where["flow"] = {"tasks": {"slug": {"_eq": task_slug}}}
+            where["flow"] = {"tasks": {"slug": name_begins(task_slug)}}
         rows = api.find("flow_run", where, NEWEST_FIRST, limit=1)
         if not rows:
             of = f" of a flow with a task {task_slug!r}" if task_slug else ""

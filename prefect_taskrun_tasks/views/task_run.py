@@ -100,7 +100,7 @@ class TaskRunView:
     def result_type(self) -> Optional[str]:
         """Name of the `Result` class that keeps what the task returned; None if nothing does."""
         result = self._stored().result
-        if result is None or isinstance(result, NoResultType):
+        if result is None or isinstance(result, NoResultType) or not self._is(Success):
             return None
         # a class that is not one of Prefect's is read as a plain `Result`
         kept = (self._serialized_state or {}).get("_result") or {}

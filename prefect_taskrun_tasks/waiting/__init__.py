@@ -3,6 +3,8 @@
 from .agents import check_for_compatible_agents
 from .cancelling import cancel_children
 from .deadline import LONGEST_WAIT, Deadline, Timeout
+from .family import watch_family
+from .progress import Progress
 from .wait import Wait
 from .waits import Waits, wait_until_finished
 from .watch import Watch, watch_flow_run
@@ -10,6 +12,7 @@ from .watch import Watch, watch_flow_run
 __all__ = [
     "LONGEST_WAIT",
     "Deadline",
+    "Progress",
     "Timeout",
     "Wait",
     "Waits",
@@ -17,5 +20,6 @@ __all__ = [
     "cancel_children",
     "check_for_compatible_agents",
     "wait_until_finished",
+    "watch_family",
     "watch_flow_run",
 ]

@@ -33,6 +33,7 @@ def watch_flow_run(
     max_duration: timedelta = LONGEST_WAIT,
     before_poll: Callable[[], None] = lambda: None,
     timeout: Timeout = None,
+    task_run_id: Optional[str] = None,
 ) -> Iterator[FlowRunLog]:
     """What happens to a flow run, as it happens, until it has finished.
 
@@ -46,6 +47,7 @@ def watch_flow_run(
         max_duration: how long to watch at most.
         before_poll: called at least once a second; what it raises ends the watch.
         timeout: the same as `max_duration`, and instead of it, in seconds or as a `timedelta`.
+        task_run_id: yield only the logs of this task run, by its UUID.
 
     Yields:
         `FlowRunLog` entries; those found at once are sorted by time.
@@ -59,7 +61,8 @@ def watch_flow_run(
         >>> for log in watch_flow_run("<id>"):
         ...     print(log.timestamp, log.message)
     """
-    yield from Watch(flow_run_id, stream_states, stream_logs, Deadline(max_duration, timeout), before_poll)
+    deadline = Deadline(max_duration, timeout)
+    yield from Watch(flow_run_id, stream_states, stream_logs, deadline, before_poll, task_run_id)
 
 
 class Watch:
@@ -72,8 +75,10 @@ class Watch:
         stream_logs: bool,
         deadline: Deadline,
         before_poll: Callable[[], None] = lambda: None,
+        task_run_id: Optional[str] = None,
     ) -> None:
         self.flow_run_id = flow_run_id
+        self._task_run_id = task_run_id
         self._stream_states = stream_states
         self._stream_logs = stream_logs
         self._deadline = deadline
@@ -128,11 +133,11 @@ class Watch:
         ]
 
     def _new_logs(self, rows: Iterable[api.Row]) -> List[FlowRunLog]:
-        logs = [FlowRunLog.from_dict(row) for row in rows]
+        logs = [(FlowRunLog.from_dict(row), row["task_run_id"]) for row in rows]
         self._last_log = max(
-            [log.timestamp for log in logs] + ([self._last_log] if self._last_log else []), default=None
+            [log.timestamp for log, _ in logs] + ([self._last_log] if self._last_log else []), default=None
         )
-        return logs
+        return [log for log, task_run_id in logs if self._task_run_id in (None, task_run_id)]
 
     def _has_last_logs(self) -> bool:
         """Whether the flow run's last line has been seen, which its process logs just before the last state.

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from prefect_taskrun_tasks.cli.run import _as_json
+from prefect_taskrun_tasks.cli.result import in_json
 
 
 @pytest.mark.parametrize(
@@ -22,10 +22,10 @@ from prefect_taskrun_tasks.cli.run import _as_json
     ],
 )
 def test_a_result_is_printed_as_json_with_repr_for_what_json_does_not_have(value: Any, printed: str) -> None:
-    assert _as_json(value) == printed
+    assert in_json(value) == printed
 
 
 def test_a_result_that_contains_itself_is_printed_as_its_repr() -> None:
     value = [1]
     value.append(value)  # type: ignore[arg-type]
-    assert _as_json(value) == '"[1, [...]]"'
+    assert in_json(value) == '"[1, [...]]"'

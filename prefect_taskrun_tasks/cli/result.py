@@ -1,0 +1,88 @@
+"""``prefect-taskrun result``."""
+
+import json
+import pprint
+from typing import Any, Iterator, Optional
+
+import click
+
+from ..views import TaskRunView
+from .failures import NotThere
+from .look import Look, flow_run_argument, sought_task_run, task_run_options
+from .terminal import Terminal, plain, plain_lines
+
+
+@click.command(
+    cls=Look,
+    short_help="What a task returned, or where that is kept.",
+    epilog="""\b
+Examples:
+    $ prefect-taskrun result --flow-run-id 8e445d74 --slug get-foo-dict-1 --json
+    $ prefect-taskrun result --slug load-1 --location
+    $ prefect-taskrun result --slug render-1 --output report.pdf
+""",
+)
+@flow_run_argument
+@task_run_options
+@click.option("--json", "as_json", is_flag=True, help="As JSON; what JSON does not have, as its repr.")
+@click.option("--location", "location_only", is_flag=True, help="Where it is kept, and nothing else: it is not read.")
+@click.option(
+    "--output",
+    type=click.File("wb", lazy=True, atomic=True),
+    help="Write it to a file: bytes and texts as they are, anything else as it would be printed.",
+)
+def result(
+    task_run_id: Optional[str],
+    slug: Optional[str],
+    map_index: Optional[int],
+    as_json: bool,
+    location_only: bool,
+    output: Any,
+    **flow_run: Optional[str],
+) -> None:
+    """What a task returned: read from where it is kept, which has to be within reach.
+
+    Reading it unpickles it, unless the task has another serializer. Unpickling runs code that the file asks for, so
+    read only results of flows that you trust. A mapped task's is the list of its children's.
+    """
+    if location_only and (as_json or output):
+        raise click.UsageError("--location reads nothing, so there is nothing for --json or --output.")
+    task_run = sought_task_run(task_run_id, slug, map_index, **flow_run)
+    if location_only:
+        for location in _locations(task_run):
+            click.echo(plain(location))
+        return
+    terminal = Terminal(stderr=True)
+    kept = task_run.result_location or f"the results of the children of {task_run.task_slug}"
+    terminal.print(f"Reading {plain(kept)}: unless the task has another serializer this unpickles, which can run code.")
+    with terminal.status("Reading..."):
+        value = task_run.get_result()
+    if output:
+        output.write(value if isinstance(value, bytes) and not as_json else _text(value, as_json).encode())
+    else:
+        click.echo(in_json(value) if as_json else plain_lines(pprint.pformat(value)))
+
+
+def _locations(task_run: TaskRunView) -> Iterator[str]:
+    for each in task_run.iter_mapped() if task_run.state.is_mapped() else [task_run]:
+        if each.result_location is None:
+            raise NotThere(
+                f"No location is known of the result of {plain(each.task_slug)}, which is in state {each.state_name}. "
+                "Tasks keep none if they returned None, did not succeed, or have no `Result`."
+            )
+        yield each.result_location
+
+
+def _text(value: Any, as_json: bool) -> str:
+    if as_json:
+        return in_json(value)
+    return value if isinstance(value, str) else pprint.pformat(value) + "\n"
+
+
+def in_json(value: Any) -> str:
+    """A value as JSON; what JSON does not have, as its repr."""
+    try:
+        return json.dumps(value, default=repr, allow_nan=False)
+    except (TypeError, ValueError):
+        # keys that JSON does not have, NaN, or a value that contains itself
+        return json.dumps(repr(value))
