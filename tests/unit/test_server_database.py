@@ -221,7 +221,10 @@ SELECT id FROM flow_run WHERE tenant_id = 't' AND (
         "SELECT * FROM task_run WHERE flow_run_id IN ('x') AND map_index = -1",
         "SELECT * FROM task_run WHERE state = 'Cached' AND task_id = 'x' AND state_timestamp >= '2026'",
         "SELECT * FROM log WHERE flow_run_id = 'x' AND id > 'y' ORDER BY id LIMIT 500",
-        "SELECT * FROM log WHERE flow_run_id = 'x' ORDER BY timestamp",
+        "SELECT * FROM task_run WHERE flow_run_id = 'x' AND start_time IS NOT NULL AND start_time >= '2026' "
+        "AND (start_time > '2026' OR id > 'y') ORDER BY start_time, id LIMIT 500",
+        "SELECT count(*) FROM task_run WHERE flow_run_id IN ('x') AND state = 'Failed'",
+        "SELECT * FROM log WHERE flow_run_id = 'x' ORDER BY timestamp, id",
         "SELECT * FROM flow_run_state WHERE flow_run_id IN ('x')",
     ],
 )
