@@ -5,11 +5,8 @@ from typing import Any, Dict, Iterable, List, Optional
 
 import pendulum
 
-from .page import timeline_file
+from .page import LONGEST_MESSAGE, timeline_file
 from .views import FlowRunView, TaskRunView
-
-#: Characters of a state's message that the page shows at most
-LONGEST_MESSAGE = 200
 
 
 def timeline_page(flow_run: FlowRunView, task_runs: Optional[Iterable[TaskRunView]] = None) -> str:
@@ -27,10 +24,12 @@ def timeline_page(flow_run: FlowRunView, task_runs: Optional[Iterable[TaskRunVie
     Example:
         >>> Path("timeline.html").write_text(timeline_page(FlowRunView.find("brave-otter")), encoding="utf-8")
     """
+    if task_runs is None:
+        task_runs = flow_run.iter_task_runs()
     return timeline_file(
         {
             "flow_runs": [_flow_run(each) for each in (flow_run, *flow_run.iter_descendants())],
-            "task_runs": [_task_run(each) for each in task_runs or flow_run.iter_task_runs()],
+            "task_runs": [_task_run(each) for each in task_runs],
             "taken_at": _milliseconds(pendulum.now("utc")),
         }
     )
