@@ -15,7 +15,7 @@ CHOOSE_PYTHON = for python in $(PYTHON) python3 python3.11 python3.10 python3.9 
 demo: $(VENV)/server
 	@mkdir -p .demo
 	PREFECT__HOME_DIR=$(CURDIR)/.demo $(BIN)/prefect-taskrun run examples/parent_child.py --flow parent \
-		--result get_task_run_result-1 --database-url sqlite:///.demo/prefect.db
+		--result get_task_run_result-1 --database-url sqlite:///.demo/prefect.db --timeline .demo/timeline.html
 
 ## Runs all tests.
 test: $(VENV)/test
