@@ -305,5 +305,9 @@ Index("ix_log_flow_run_timestamp", log.c.flow_run_id, log.c.timestamp)
 Index("ix_log_flow_run_page", log.c.flow_run_id, log.c.id)
 Index("ix_task_run_page", task_run.c.flow_run_id, task_run.c.id)
 Index("ix_task_run_map_index", task_run.c.flow_run_id, task_run.c.map_index)
+# who follows runs and logs asks for what has changed
+Index("ix_flow_run_updated", flow_run.c.updated)
+Index("ix_task_run_updated", task_run.c.flow_run_id, task_run.c.updated)
+Index("ix_log_updated", log.c.flow_run_id, log.c.updated)
 # a task's cached states are looked for in all its runs
 Index("ix_task_run_cached", task_run.c.task_id, task_run.c.state, task_run.c.state_timestamp)
