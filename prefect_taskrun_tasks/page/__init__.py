@@ -1,5 +1,5 @@
 """
-The page: runs as a browser shows them. The same script draws one timeline in a file by itself, and live from the backend.
+The page: runs as a browser shows them. One script draws a timeline in a file by itself, and live from the backend.
 
 It draws a picture, which is plain JSON; instants are milliseconds since 1970, or null::
 

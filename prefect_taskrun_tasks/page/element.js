@@ -36,3 +36,15 @@ export function facts(pairs) {
   const rows = known.map(([term, value]) => element("div", {}, element("dt", {}, term), element("dd", {}, value)));
   return element("dl", { class: "facts" }, ...rows);
 }
+
+/** Gives a node these children. Nodes that are the same already stay: what is clicked on, selected or has the focus. */
+export function fill(node, ...children) {
+  children.forEach((fresh, index) => {
+    const old = node.childNodes[index];
+    if (!old) node.append(fresh);
+    else if (old.isEqualNode(fresh)) return;
+    else if (fresh.childNodes.length && old.cloneNode().isEqualNode(fresh.cloneNode())) fill(old, ...fresh.childNodes);
+    else old.replaceWith(fresh);
+  });
+  while (node.childNodes.length > children.length) node.lastChild.remove();
+}

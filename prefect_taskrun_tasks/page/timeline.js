@@ -1,5 +1,5 @@
 import { Concurrency } from "./concurrency.js";
-import { element, facts, mark, name, say, stateOf } from "./element.js";
+import { element, facts, fill, mark, name, say, stateOf } from "./element.js";
 import { earliest, latest, rowsOf, statesOf, visible } from "./rows.js";
 import { FAILED, FINISHED } from "./states.js";
 import { count, duration, instant, ticks } from "./words.js";
@@ -110,8 +110,7 @@ export class Timeline {
         element("b", {}, number.toLocaleString()),
       ),
     );
-    const isNew = buttons.map((each) => each.textContent).join() !== [...this.legend.children].map((each) => each.textContent).join();
-    if (isNew) this.legend.replaceChildren(...buttons);
+    fill(this.legend, ...buttons);
   }
 
   #only(state) {

@@ -138,8 +138,8 @@ class Database:
                 connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
                 tenant = {"id": tables.new_id(), "name": "default", "slug": "default", "created": now()}
                 connection.execute(tables.tenant.insert().values(tenant))
-            # a file of the same schema version may be from before one of them
-            for index in (index for table in tables.metadata.tables.values() for index in table.indexes):
+            # a file of an earlier version of this package may lack some; its tables are the same
+            for index in (each for table in tables.metadata.tables.values() for each in table.indexes):
                 index.create(connection, checkfirst=True)
 
     @contextmanager

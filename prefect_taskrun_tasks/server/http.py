@@ -1,4 +1,4 @@
-"""The API over HTTP, on a socket of this machine, served from a thread or for good."""
+"""The API and the page over HTTP, on a socket of this machine, served from a thread or for good."""
 
 import asyncio
 import errno
@@ -17,6 +17,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from . import pages
 from .api import Api
 from .database import CONNECTIONS, Database, Transaction
 from .news import News, is_empty, preferred_hold
@@ -113,6 +114,7 @@ class Backend:
             Route("/", self._graphql, methods=["POST"]),
             Route("/graphql", self._graphql, methods=["POST"]),
             Route("/graphql/", self._graphql, methods=["POST"]),
+            *pages.routes(),
         ]
         # a name that somebody else's page has made to mean this machine is not among them
         hosts = _LOOPBACK if self._host in _LOOPBACK else ["*"]

@@ -309,5 +309,9 @@ Index("ix_task_run_map_index", task_run.c.flow_run_id, task_run.c.map_index)
 Index("ix_task_run_started", task_run.c.flow_run_id, task_run.c.start_time, task_run.c.id)
 # counted by state, and asked for by it
 Index("ix_task_run_states", task_run.c.flow_run_id, task_run.c.state)
+# who follows runs and logs asks for what has changed
+Index("ix_flow_run_updated", flow_run.c.updated)
+Index("ix_task_run_updated", task_run.c.flow_run_id, task_run.c.updated)
+Index("ix_log_updated", log.c.flow_run_id, log.c.updated)
 # a task's cached states are looked for in all its runs
 Index("ix_task_run_cached", task_run.c.task_id, task_run.c.state, task_run.c.state_timestamp)

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List
 
 import pytest
-from pictures import START, flow_run, mapped, picture, task_run
 from playwright.sync_api import Locator, Page, expect
 
 from prefect_taskrun_tasks.page import timeline_file
+
+from .pictures import START, flow_run, mapped, picture, task_run
 
 Show = Callable[..., Page]
 

@@ -225,6 +225,9 @@ SELECT id FROM flow_run WHERE tenant_id = 't' AND (
         "AND (start_time > '2026' OR id > 'y') ORDER BY start_time, id LIMIT 500",
         "SELECT count(*) FROM task_run WHERE flow_run_id IN ('x') AND state = 'Failed'",
         "SELECT * FROM log WHERE flow_run_id = 'x' ORDER BY timestamp, id",
+        "SELECT * FROM flow_run WHERE updated > 'x' ORDER BY updated LIMIT 1000",
+        "SELECT * FROM task_run WHERE flow_run_id = 'x' AND updated > 'y' ORDER BY updated LIMIT 1000",
+        "SELECT * FROM log WHERE flow_run_id = 'x' AND updated > 'y' ORDER BY updated LIMIT 1000",
         "SELECT * FROM flow_run_state WHERE flow_run_id IN ('x')",
     ],
 )
@@ -234,6 +237,19 @@ def test_a_hot_query_neither_scans_a_table_nor_sorts_one(tmp_path: Path, query: 
         plan = [str(row[3]) for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {query}")]
     database.close()
     assert not [step for step in plan if step.startswith("SCAN") or "TEMP B-TREE FOR ORDER BY" in step], plan
+
+
+def test_a_file_that_lacks_an_index_gets_it(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'earlier.db'}"
+    database = Database(url)
+    with database.write() as tx:
+        tx.connection.exec_driver_sql("DROP INDEX ix_flow_run_updated")
+    database.close()
+    database = Database(url)
+    with database.read() as connection:
+        query = "SELECT count(*) FROM sqlite_master WHERE name = 'ix_flow_run_updated'"
+        assert connection.exec_driver_sql(query).scalar_one() == 1
+    database.close()
 
 
 def test_text_that_is_no_unicode_is_stored_with_question_marks(database: Database) -> None:

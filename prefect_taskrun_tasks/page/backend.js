@@ -1,0 +1,86 @@
+/** Rows of one answer */
+export const PAGE = 1_000;
+
+export const EPOCH = "1970-01-01T00:00:00+00:00";
+
+/** Milliseconds in which one who began earlier may have ended later, and so have stored what is older than the newest */
+const OVERLAP = 5_000;
+
+const RUN = "id state state_message start_time end_time updated version";
+
+const FIELDS = {
+  flow_run: `${RUN} name created context flow { name }`,
+  task_run: `${RUN} map_index task { slug }`,
+  log: "id timestamp updated level name message",
+};
+
+/** The backend cannot be reached, or is not the one that answers. */
+export class Away extends Error {}
+
+/** There is no such run. */
+export class Missing extends Error {}
+
+/** What the backend answers to a query. */
+export async function ask(query, variables) {
+  let answer;
+  try {
+    const response = await fetch("/graphql", {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify({ query, variables }),
+      signal: AbortSignal.timeout(30_000),
+    });
+    answer = await response.json();
+  } catch {
+    throw new Away();
+  }
+  if (answer.errors) throw new Error(answer.errors[0].message);
+  return answer.data;
+}
+
+/** Rows of a table, as `FIELDS` has them. */
+export async function rows(table, { where, order, limit = PAGE }) {
+  const query = `query($where: ${table}_bool_exp, $order: [${table}_order_by!], $limit: Int) {
+    rows: ${table}(where: $where, order_by: $order, limit: $limit) { ${FIELDS[table]} }
+  }`;
+  return (await ask(query, { where, order, limit })).rows;
+}
+
+/** All rows that changed after an instant. One that changes while pages of them are asked for comes again. */
+export async function changes(table, where, since) {
+  const found = [];
+  for (;;) {
+    const page = await rows(table, { where: { ...where, updated: { _gt: since } }, order: { updated: "asc" } });
+    found.push(...page);
+    if (page.length < PAGE) return found;
+    since = page.at(-1).updated;
+  }
+}
+
+/** The newest change of rows, or what it was before. */
+export function newest(found, before = EPOCH) {
+  return found.reduce((most, { updated }) => (updated > most ? updated : most), before);
+}
+
+/** From when on to ask for changes, if those up to an instant are known. */
+export function overlapping(instant) {
+  return new Date(Math.max(0, Date.parse(instant) - OVERLAP)).toISOString();
+}
+
+/** Takes rows into a map by id, each unless a newer one is there. */
+export function merge(map, found) {
+  for (const row of found) {
+    const known = map.get(row.id);
+    if (!known || known.updated < row.updated) map.set(row.id, row);
+  }
+}
+
+/** Milliseconds since 1970, or null */
+export function milliseconds(time) {
+  return time === null ? null : Date.parse(time);
+}
+
+/** Whether a text could be an id: the backend takes no other for one. */
+export function isId(text) {
+  return /^[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}$/i.test(text ?? "");
+}

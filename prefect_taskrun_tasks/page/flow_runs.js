@@ -1,0 +1,62 @@
+import { changes, merge, milliseconds, newest, overlapping, rows } from "./backend.js";
+import { element, fill, name, stateOf } from "./element.js";
+import { follow } from "./follow.js";
+import { flowRunHref, link } from "./links.js";
+import { FINISHED } from "./states.js";
+import { table } from "./table.js";
+import { duration, instant } from "./words.js";
+
+/** Flow runs that are shown at first, and that are added when older ones are asked for */
+const AT_ONCE = 50;
+
+const PAUSE = 2_000;
+
+const COLUMNS = [
+  ["Flow run", (run) => link(flowRunHref(run.id), run.name ?? run.id)],
+  ["Flow", (run) => name(run.flow.name)],
+  ["State", (run) => stateOf(run.state)],
+  ["Started", (run) => run.start_time && instant(milliseconds(run.start_time))],
+  ["Duration", (run) => run.start_time && duration(end(run) - milliseconds(run.start_time))],
+];
+
+function end(run) {
+  return FINISHED.has(run.state) ? milliseconds(run.end_time ?? run.start_time) : Date.now();
+}
+
+/** All flow runs, newest first. */
+export function flowRunsPage(main, notice) {
+  const known = new Map();
+  let oldest = null;
+  let seen;
+  let isMore = true;
+  const list = element("div");
+  const older = element("button", { type: "button", hidden: "", click: () => add() }, "Older");
+  main.classList.add("scrolls");
+  main.append(element("header", { class: "heading" }, element("h1", {}, "Flow runs")), list, older);
+
+  const add = async () => {
+    const where = oldest === null ? {} : { created: { _lt: oldest } };
+    const found = await rows("flow_run", { where, order: { created: "desc" }, limit: AT_ONCE });
+    merge(known, found);
+    isMore = found.length === AT_ONCE;
+    oldest = found.at(-1)?.created ?? oldest;
+    show();
+    return found;
+  };
+  const show = () => {
+    const newestFirst = [...known.values()].sort((a, b) => (a.created < b.created ? 1 : -1));
+    fill(list, newestFirst.length ? table(COLUMNS, newestFirst) : element("p", { class: "empty" }, "There is no flow run yet."));
+    older.hidden = !isMore;
+  };
+  follow(async () => {
+    if (oldest === null) {
+      seen = newest(await add());
+    } else {
+      const found = await changes("flow_run", { created: { _gte: oldest } }, overlapping(seen));
+      seen = newest(found, seen);
+      merge(known, found);
+      show();
+    }
+    return PAUSE;
+  }, notice);
+}

@@ -1,0 +1,78 @@
+import { Missing, ask, isId, milliseconds } from "./backend.js";
+import { element, fill, name, stateOf } from "./element.js";
+import { follow } from "./follow.js";
+import { heading } from "./heading.js";
+import { flowRunHref, link } from "./links.js";
+import { Logs } from "./logs.js";
+import { FINISHED } from "./states.js";
+import { table } from "./table.js";
+import { duration, instant } from "./words.js";
+
+const PAUSE = 1_000;
+const FINISHED_PAUSE = 10_000;
+
+// nothing, for as long as there is nothing new
+const QUERY = `query($where: task_run_bool_exp) {
+  task_run(where: $where) {
+    id map_index version state state_message start_time end_time serialized_state
+    task { slug }
+    flow_run { id name flow { name } }
+    states(order_by: {timestamp: asc}) { id timestamp state message }
+  }
+}`;
+
+/** One task run: its states, where its result is kept, and its logs. */
+export function taskRunPage(main, notice, id) {
+  const head = element("div");
+  const states = element("div");
+  const logs = new Logs(() => ({ task_run_id: { _eq: id } }));
+  let run = null;
+  main.append(head, states, logs.element);
+
+  const look = async () => {
+    const [found] = isId(id) ? (await ask(QUERY, { where: { id: { _eq: id }, version: { _gt: run?.version ?? -1 } } })).task_run : [];
+    run = found ?? run;
+    if (!run) throw new Missing(`There is no task run ${id}.`);
+    const isMapped = run.map_index >= 0;
+    const title = isMapped ? `${run.task.slug}[${run.map_index}]` : run.task.slug;
+    const result = run.serialized_state?._result;
+    document.title = `${title}: ${run.state}`;
+    const shown = {
+      name: title,
+      flow: run.flow_run.flow.name,
+      state: run.state,
+      message: run.state_message,
+      start: milliseconds(run.start_time),
+      end: milliseconds(run.end_time),
+    };
+    const more = [
+      ["Flow run", link(flowRunHref(run.flow_run.id), run.flow_run.name ?? run.flow_run.id)],
+      ["Ended", run.end_time && FINISHED.has(run.state) ? instant(milliseconds(run.end_time)) : null],
+      ["Map index", isMapped ? String(run.map_index) : null],
+      ["Result", result?.type && result.type !== "NoResultType" ? name(result.type) : null],
+      ["Location", result?.location ? name(String(result.location)) : null],
+      ["Task run", run.id],
+    ];
+    fill(head, heading(shown, Date.now(), ...more));
+    fill(states, table(COLUMNS, withDurations(run)));
+    await logs.look();
+    return FINISHED.has(run.state) ? FINISHED_PAUSE : PAUSE;
+  };
+  follow(look, notice);
+}
+
+const COLUMNS = [
+  ["State", (each) => stateOf(each.state)],
+  ["Since", (each) => instant(each.start)],
+  ["For", (each) => (each.end === null ? "" : duration(each.end - each.start))],
+  ["Message", (each) => each.message],
+];
+
+/** Each state lasted until the next. */
+function withDurations({ states }) {
+  return states.map((each, index) => ({
+    ...each,
+    start: milliseconds(each.timestamp),
+    end: index + 1 < states.length ? milliseconds(states[index + 1].timestamp) : null,
+  }));
+}
