@@ -11,9 +11,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from . import child_step, views, waits, watcher
+from . import child_step, pages, views, waits, watcher
 
-BENCHMARKS = {"child_step": child_step, "views": views, "waits": waits, "watcher": watcher}
+BENCHMARKS = {"child_step": child_step, "pages": pages, "views": views, "waits": waits, "watcher": watcher}
 
 
 def main(names: "list[str]") -> None:

@@ -32,7 +32,7 @@ export function flowRunsPage(main, notice) {
   const list = element("div");
   const older = element("button", { type: "button", hidden: "", click: () => add() }, "Older");
   main.classList.add("scrolls");
-  main.append(element("header", { class: "heading" }, element("h1", {}, "Flow runs")), list, older);
+  main.append(list, older);
 
   const add = async () => {
     const where = oldest === null ? {} : { created: { _lt: oldest } };

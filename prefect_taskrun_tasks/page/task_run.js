@@ -24,7 +24,7 @@ const QUERY = `query($where: task_run_bool_exp) {
 /** One task run: its states, where its result is kept, and its logs. */
 export function taskRunPage(main, notice, id) {
   const head = element("div");
-  const states = element("div");
+  const states = element("div", { class: "states scrolls" });
   const logs = new Logs(() => ({ task_run_id: { _eq: id } }));
   let run = null;
   main.append(head, states, logs.element);

@@ -59,11 +59,11 @@ export class Timeline {
       button("Fit", "Show all", () => this.#look(0, this.#length)),
     );
     this.axis = element("div", { class: "ticks" });
-    this.lines = element("div", { class: "lines" });
+    this.lines = element("div", { class: "lines", "aria-hidden": "true" });
     this.body = element("div", { class: "rows", role: "rowgroup" }, this.lines);
     this.chart = element(
       "div",
-      { class: "chart", role: "treegrid", tabindex: 0, "aria-label": "Runs over time", "aria-describedby": "timeline-keys" },
+      { class: "chart", role: "treegrid", tabindex: 0, "aria-busy": "true", "aria-label": "Runs over time", "aria-describedby": "timeline-keys" },
       element("div", { class: "axis", "aria-hidden": "true" }, element("div", { class: "corner" }), this.axis),
       this.body,
     );
@@ -208,7 +208,13 @@ export class Timeline {
     }
     mark(this.chart, "aria-activedescendant", this.#views.get(this.#activeId)?.element.id ?? null);
     this.#drawAxis();
-    if (!performance.getEntriesByName("drawn").length) performance.mark("drawn");
+    // what is drawn now is on the screen when the next frame begins
+    if (this.chart.ariaBusy === "true") requestAnimationFrame(() => this.#drawn());
+  }
+
+  #drawn() {
+    performance.mark("drawn");
+    this.chart.ariaBusy = "false";
   }
 
   #drawAxis() {
@@ -306,12 +312,15 @@ export class Timeline {
     chart.addEventListener("wheel", (event) => this.#wheel(event), { passive: false });
     this.body.addEventListener("pointerdown", (event) => {
       if (event.button || !event.target.closest(".track")) return;
-      if (!this.#pointers.size) this.#dragged = false;
       this.#pointers.set(event.pointerId, event.clientX);
     });
     addEventListener("pointermove", (event) => this.#drag(event));
     for (const ended of ["pointerup", "pointercancel"]) {
-      addEventListener(ended, (event) => this.#pointers.delete(event.pointerId));
+      addEventListener(ended, (event) => {
+        this.#pointers.delete(event.pointerId);
+        // after the click that ends a drag, if there is one
+        if (!this.#pointers.size) setTimeout(() => (this.#dragged = false));
+      });
     }
   }
 
@@ -329,6 +338,8 @@ export class Timeline {
 
   /** One pointer pans, two zoom around their middle. */
   #drag(event) {
+    // one that ended outside the window
+    if (!event.buttons) this.#pointers.delete(event.pointerId);
     const before = this.#pointers.get(event.pointerId);
     if (before === undefined || (!this.#dragged && Math.abs(event.clientX - before) < DRAG)) return;
     this.#dragged = true;
@@ -345,8 +356,7 @@ export class Timeline {
   #click(event) {
     const place = this.#placeOf(event.target);
     // the end of a drag, or a link
-    if (!place || this.#dragged) return (this.#dragged = false);
-    if (event.target.closest("a")) return;
+    if (!place || this.#dragged || event.target.closest("a")) return;
     this.#activate(place);
     if (event.target.closest(".label") || place.height === CLOSED_GROUP) this.#toggle(this.#byId.get(place.row.id));
   }

@@ -155,7 +155,7 @@ def test_logs_are_appended_as_they_come(backend: Backend, page: Page) -> None:
 
 def test_of_huge_logs_the_newest_are_shown_and_older_ones_when_asked_for(backend: Backend, page: Page) -> None:
     run = run_of()
-    insert_logs(backend, run, (f"Line {number}." for number in range(20_000)))
+    insert_logs(backend, run, (f"Line {number}.\nAnd more." for number in range(20_000)))
     page.goto(address(backend, run, "#logs"))
     lines = page.locator(".entry")
     expect(lines).to_have_count(500)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List
 
 import pytest
+from conftest import eventually
 from playwright.sync_api import Locator, Page, expect
 
 from prefect_taskrun_tasks.page import timeline_file
@@ -36,7 +37,7 @@ def show(tmp_path: Path, new_page: Callable[..., Page]) -> Show:
         path.write_text(timeline_file(picture), "utf-8")
         page = new_page(**options)
         page.goto(path.as_uri())
-        page.wait_for_function("performance.getEntriesByName('drawn').length")
+        expect(page.get_by_role("treegrid")).to_have_attribute("aria-busy", "false")
         return page
 
     return show
@@ -189,10 +190,7 @@ def test_zooming_makes_bars_longer_and_fit_shows_all_again(show: Show) -> None:
     before = width(bar)
 
     def is_times(factor: float) -> None:
-        page.wait_for_function(
-            "([wanted]) => Math.abs(document.querySelectorAll('.bar')[1].getBoundingClientRect().width - wanted) < 2",
-            arg=[before * factor],
-        )
+        eventually(lambda: abs(width(bar) - before * factor) < 2)
 
     press(page, "+")
     is_times(2)
@@ -219,9 +217,7 @@ def test_zooming_leaves_in_its_place_what_the_pointer_is_on(show: Show) -> None:
     page.mouse.move(box["x"], box["y"] + 5)
     page.keyboard.down("Control")
     page.mouse.wheel(0, -100)
-    page.wait_for_function(
-        "before => document.querySelectorAll('.bar')[1].getBoundingClientRect().width > before", arg=box["width"] + 1
-    )
+    eventually(lambda: width(bar) > box["width"] + 1)
     after = bar.bounding_box()
     assert after
     assert after["x"] == pytest.approx(box["x"], abs=1)
