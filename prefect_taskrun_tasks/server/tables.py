@@ -21,6 +21,8 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    func,
+    literal_column,
 )
 
 from .clock import now
@@ -305,6 +307,11 @@ Index("ix_log_flow_run_timestamp", log.c.flow_run_id, log.c.timestamp)
 Index("ix_log_flow_run_page", log.c.flow_run_id, log.c.id)
 Index("ix_task_run_page", task_run.c.flow_run_id, task_run.c.id)
 Index("ix_task_run_map_index", task_run.c.flow_run_id, task_run.c.map_index)
+# children are looked for by their parent, which their context names; `reading` writes the place the same way
+Index(
+    "ix_flow_run_parent",
+    func.json_extract(flow_run.c.context, literal_column("""'$."prefect_taskrun_tasks"."parent_flow_run_id"'""")),
+)
 # who follows runs and logs asks for what has changed
 Index("ix_flow_run_updated", flow_run.c.updated)
 Index("ix_task_run_updated", task_run.c.flow_run_id, task_run.c.updated)
