@@ -32,9 +32,17 @@ export function flowRunPage(main, notice, id) {
     await family.look();
     const picture = family.picture();
     const [shown] = picture.flow_runs;
-    parent ??= shown.parent_flow_run_id ? await rows("flow_run", { where: { id: { _eq: shown.parent_flow_run_id } } }) : [];
+    parent ??= shown.parent_flow_run_id
+      ? await rows("flow_run", { where: { id: { _eq: shown.parent_flow_run_id } } })
+      : [];
     document.title = `${shown.name}: ${shown.state}`;
-    fill(head, heading(shown, picture.taken_at, ["Parent", parent.length ? link(flowRunHref(parent[0].id), parent[0].name) : null]));
+    fill(
+      head,
+      heading(shown, picture.taken_at, [
+        "Parent",
+        parent.length ? link(flowRunHref(parent[0].id), parent[0].name) : null,
+      ]),
+    );
     bar.hidden = false;
     await chosen().show(picture);
     return family.isFinished ? FINISHED_PAUSE : PAUSE;

@@ -45,7 +45,10 @@ export function flowRunsPage(main, notice) {
   };
   const show = () => {
     const newestFirst = [...known.values()].sort((a, b) => (a.created < b.created ? 1 : -1));
-    fill(list, newestFirst.length ? table(COLUMNS, newestFirst) : element("p", { class: "empty" }, "There is no flow run yet."));
+    fill(
+      list,
+      newestFirst.length ? table(COLUMNS, newestFirst) : element("p", { class: "empty" }, "There is no flow run yet."),
+    );
     older.hidden = !isMore;
   };
   follow(async () => {

@@ -28,7 +28,9 @@ export function follow(look, notice) {
         const seconds = AWAY[Math.min(failures++, AWAY.length - 1)];
         pause = error instanceof Missing ? Infinity : seconds * 1000;
         notice.textContent =
-          error instanceof Away ? "The backend does not answer. This is what it said before; it is asked again and again." : error.message;
+          error instanceof Away
+            ? "The backend does not answer. This is what it said before; it is asked again and again."
+            : error.message;
         notice.hidden = false;
       }
       await sleep(pause);

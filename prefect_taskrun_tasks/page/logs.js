@@ -50,7 +50,11 @@ export class Logs {
 
   async #before() {
     const [{ id, timestamp }] = this.#rows;
-    const where = { ...this.#where(), timestamp: { _lte: timestamp }, _or: [{ timestamp: { _lt: timestamp } }, { id: { _lt: id } }] };
+    const where = {
+      ...this.#where(),
+      timestamp: { _lte: timestamp },
+      _or: [{ timestamp: { _lt: timestamp } }, { id: { _lt: id } }],
+    };
     const found = await rows("log", { where, order: NEWEST_FIRST, limit: AT_ONCE });
     this.older.hidden = found.length < AT_ONCE;
     const { scrollHeight } = this.element;
@@ -92,7 +96,8 @@ function compare(a, b) {
 
 function lineOf({ timestamp, level, name, message }) {
   const text = message ?? "";
-  const shown = text.length > LONGEST ? `${text.slice(0, LONGEST)}… (${text.length.toLocaleString()} characters)` : text;
+  const shown =
+    text.length > LONGEST ? `${text.slice(0, LONGEST)}… (${text.length.toLocaleString()} characters)` : text;
   return element(
     "div",
     { class: "entry", "data-level": level },

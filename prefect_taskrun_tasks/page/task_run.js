@@ -30,7 +30,9 @@ export function taskRunPage(main, notice, id) {
   main.append(head, states, logs.element);
 
   const look = async () => {
-    const [found] = isId(id) ? (await ask(QUERY, { where: { id: { _eq: id }, version: { _gt: run?.version ?? -1 } } })).task_run : [];
+    const [found] = isId(id)
+      ? (await ask(QUERY, { where: { id: { _eq: id }, version: { _gt: run?.version ?? -1 } } })).task_run
+      : [];
     run = found ?? run;
     if (!run) throw new Missing(`There is no task run ${id}.`);
     const isMapped = run.map_index >= 0;

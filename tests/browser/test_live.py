@@ -90,6 +90,15 @@ def test_children_appear_below_the_task_runs_that_created_them(backend: Backend,
     expect(page.get_by_role("heading", level=1)).to_contain_text("before")
 
 
+def test_the_keyboard_leads_from_a_row_to_its_page(backend: Backend, page: Page) -> None:
+    page.goto(address(backend, run_of()))
+    expect(row(page, "extract-1")).to_be_visible()
+    page.get_by_role("treegrid").focus()
+    for key in ("Home", "ArrowDown", "Enter"):
+        page.keyboard.press(key)
+    expect(page).to_have_title("extract-1: Pending")
+
+
 def test_flow_runs_that_are_no_children_are_not_shown(backend: Backend, page: Page) -> None:
     run = run_of(run_name="mine")
     page.goto(address(backend, run, "#tree"))
