@@ -25,7 +25,10 @@ const QUERY = `query($where: task_run_bool_exp) {
 export function taskRunPage(main, notice, id) {
   const head = element("div");
   const states = element("div", { class: "states scrolls" });
-  const logs = new Logs(() => ({ task_run_id: { _eq: id } }));
+  const logs = new Logs(
+    () => ({ task_run_id: { _eq: id } }),
+    () => wake(),
+  );
   let run = null;
   main.append(head, states, logs.element);
 
@@ -60,7 +63,7 @@ export function taskRunPage(main, notice, id) {
     await logs.look();
     return FINISHED.has(run.state) ? FINISHED_PAUSE : PAUSE;
   };
-  follow(look, notice);
+  const wake = follow(look, notice);
 }
 
 const COLUMNS = [

@@ -29,6 +29,7 @@ export class Timeline {
   #graphs = new Map();
   #drawn = new Map();
   #activeId = null;
+  #hovered = null;
   #window = new TimeWindow();
   #width = 0;
   #isDue = false;
@@ -175,14 +176,9 @@ export class Timeline {
     // in a part of the page that is hidden
     if (!this.#width || !this.#picture) return;
     const { scrollTop, clientHeight } = this.chart;
-    const first = this.#placeAt(scrollTop);
     const seen = new Set();
-    for (
-      let index = first;
-      index < this.#places.length && this.#places[index].top < scrollTop + clientHeight;
-      index++
-    ) {
-      const place = this.#places[index];
+    for (const place of this.#places.slice(this.#placeAt(scrollTop))) {
+      if (place.top >= scrollTop + clientHeight) break;
       seen.add(place.row.id);
       let view = this.#drawn.get(place.row.id);
       if (!view) {
@@ -249,13 +245,13 @@ export class Timeline {
     this.#redraw();
   }
 
-  /** The details of the active row: anew only if they say something else, for a screen reader reads them out. */
+  /** The details of the active row. A screen reader reads them out if it is another, or in another state. */
   #tell() {
     const place = this.#byId.get(this.#activeId);
-    const said = place ? `${place.row.id} ${place.row.state} ${place.row.message}` : "";
-    if (this.details.dataset.of === said) return;
+    const said = place ? `${place.row.id} ${place.row.state}` : "";
+    this.details.ariaLive = this.details.dataset.of === said ? "off" : "polite";
     this.details.dataset.of = said;
-    this.details.replaceChildren(...(place ? this.#describe(place) : []));
+    fill(this.details, ...(place ? this.#describe(place) : []));
   }
 
   #describe(place) {
@@ -282,7 +278,8 @@ export class Timeline {
     const isOn = place && event.target.closest(".bar, .graph, .label, .unstarted");
     this.tooltip.hidden = !isOn;
     if (!isOn) return;
-    this.tooltip.replaceChildren(...this.#describe(place));
+    if (this.#hovered !== place) this.tooltip.replaceChildren(...this.#describe(place));
+    this.#hovered = place;
     const { width, height } = this.tooltip.getBoundingClientRect();
     const left = Math.min(event.clientX + 14, innerWidth - width - 8);
     const top = event.clientY + 18 + height < innerHeight ? event.clientY + 18 : event.clientY - height - 12;
