@@ -11,9 +11,16 @@ import sys
 import tempfile
 from pathlib import Path
 
-from . import child_step, looking, views, waits, watcher
+from . import child_step, looking, pages, views, waits, watcher
 
-BENCHMARKS = {"child_step": child_step, "looking": looking, "views": views, "waits": waits, "watcher": watcher}
+BENCHMARKS = {
+    "child_step": child_step,
+    "looking": looking,
+    "pages": pages,
+    "views": views,
+    "waits": waits,
+    "watcher": watcher,
+}
 
 
 def main(names: "list[str]") -> None:

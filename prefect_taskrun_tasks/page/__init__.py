@@ -35,8 +35,21 @@ LONGEST_MESSAGE = 200
 _FOLDER = Path(__file__).parent
 
 #: What draws, in an order in which each needs only those before it
-_SCRIPTS = ("states.js", "element.js", "words.js", "rows.js", "concurrency.js", "heading.js", "timeline.js", "file.js")
+_SCRIPTS = (
+    "states.js",
+    "element.js",
+    "words.js",
+    "rows.js",
+    "concurrency.js",
+    "row_view.js",
+    "time_window.js",
+    "timeline.js",
+    "heading.js",
+    "file.js",
+)
 _STYLES = ("states.css", "page.css", "timeline.css")
+
+_IMPORT = re.compile(r"^import .*?;\n", re.MULTILINE | re.DOTALL)
 
 _CONTENT_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
@@ -60,7 +73,7 @@ def timeline_file(picture: Mapping[str, Any]) -> str:
     files = assets()
     style = "".join(files[name].text for name in _STYLES)
     # what a module imports from another stands above it here
-    script = "".join(re.sub(r"^import .*\n", "", files[name].text, flags=re.MULTILINE) for name in _SCRIPTS)
+    script = "".join(_IMPORT.sub("", files[name].text) for name in _SCRIPTS)
     policy = f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; base-uri 'none'"
     return f"""<!DOCTYPE html>
 <html lang="en">

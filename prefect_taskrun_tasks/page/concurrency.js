@@ -14,7 +14,10 @@ export class Concurrency {
       const state = this.states.indexOf(row.state);
       // one that took no time ran all the same
       const end = Math.max(row.end, row.start + 1);
-      return [{ at: row.start, state, change: 1 }, { at: end, state, change: -1 }];
+      return [
+        { at: row.start, state, change: 1 },
+        { at: end, state, change: -1 },
+      ];
     });
     // of those at the same time, the ends of those before come first
     events.sort((a, b) => a.at - b.at || a.change - b.change);

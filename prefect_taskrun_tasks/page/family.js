@@ -56,7 +56,7 @@ export class Family {
     // the backend writes ids in one form only
     this.id = shown.id;
     merge(this.flowRuns, found);
-    for (let parents = found; parents.length; ) {
+    for (let parents = found; parents.length;) {
       const children = [];
       for (let index = 0; index < parents.length; index += PARENTS) {
         const _or = parents
@@ -76,7 +76,7 @@ export class Family {
     const where = { _or: [{ id: { _eq: this.id } }, { context: { _contains: { [LINEAGE]: {} } } }] };
     const found = await changes("flow_run", where, overlapping(this.#seen.flow_run));
     this.#seen.flow_run = newest(found, this.#seen.flow_run);
-    for (let size = -1; size !== this.flowRuns.size; ) {
+    for (let size = -1; size !== this.flowRuns.size;) {
       size = this.flowRuns.size;
       const isOurs = (run) => this.flowRuns.has(run.id) || this.flowRuns.has(parentOf(run).parent_flow_run_id);
       merge(this.flowRuns, found.filter(isOurs));

@@ -1,4 +1,4 @@
-import { rows } from "./backend.js";
+import { isId, rows } from "./backend.js";
 import { element, fill, mark, stateOf } from "./element.js";
 import { Family } from "./family.js";
 import { follow } from "./follow.js";
@@ -15,7 +15,12 @@ const FINISHED_PAUSE = 10_000;
 /** One flow run: its timeline, task runs, children and logs. */
 export function flowRunPage(main, notice, id) {
   const family = new Family(id);
-  const parts = { timeline: timeline(family), "task-runs": taskRuns(family), tree: tree(family), logs: logs(family) };
+  const parts = {
+    timeline: timeline(),
+    "task-runs": taskRuns(),
+    tree: tree(family),
+    logs: logs(family, () => wake()),
+  };
   const titles = { timeline: "Timeline", "task-runs": "Task runs", tree: "Tree", logs: "Logs" };
   const head = element("div");
   const tabs = Object.entries(titles).map(([part, title]) => element("a", { href: `#${part}` }, title));
@@ -32,9 +37,12 @@ export function flowRunPage(main, notice, id) {
     await family.look();
     const picture = family.picture();
     const [shown] = picture.flow_runs;
-    parent ??= shown.parent_flow_run_id ? await rows("flow_run", { where: { id: { _eq: shown.parent_flow_run_id } } }) : [];
+    parent ??= isId(shown.parent_flow_run_id)
+      ? await rows("flow_run", { where: { id: { _eq: shown.parent_flow_run_id } } })
+      : [];
     document.title = `${shown.name}: ${shown.state}`;
-    fill(head, heading(shown, picture.taken_at, ["Parent", parent.length ? link(flowRunHref(parent[0].id), parent[0].name) : null]));
+    const above = parent.map((each) => ["Parent", link(flowRunHref(each.id), each.name ?? each.id)]);
+    fill(head, heading(shown, picture.taken_at, ...above));
     bar.hidden = false;
     await chosen().show(picture);
     return family.isFinished ? FINISHED_PAUSE : PAUSE;
@@ -74,7 +82,7 @@ function tree(family) {
   return { place, show: () => fill(place, element("ul", {}, branch(family.shown, []))) };
 }
 
-function logs(family) {
-  const lines = new Logs(() => ({ flow_run_id: { _eq: family.id } }));
+function logs(family, wake) {
+  const lines = new Logs(() => ({ flow_run_id: { _eq: family.id } }), wake);
   return { place: lines.element, show: () => lines.look() };
 }

@@ -1,4 +1,4 @@
-import { changes, merge, milliseconds, newest, overlapping, rows } from "./backend.js";
+import { EPOCH, changes, merge, milliseconds, newest, overlapping, rows } from "./backend.js";
 import { element, fill, name, stateOf } from "./element.js";
 import { follow } from "./follow.js";
 import { flowRunHref, link } from "./links.js";
@@ -29,10 +29,11 @@ export function flowRunsPage(main, notice) {
   let oldest = null;
   let seen;
   let isMore = true;
+  let isOlderWanted = true;
   const list = element("div");
-  const older = element("button", { type: "button", hidden: "", click: () => add() }, "Older");
+  const older = element("button", { type: "button", hidden: "", click: () => addOlder() }, "Older");
   main.classList.add("scrolls");
-  main.append(element("header", { class: "heading" }, element("h1", {}, "Flow runs")), list, older);
+  main.append(list, older);
 
   const add = async () => {
     const where = oldest === null ? {} : { created: { _lt: oldest } };
@@ -45,18 +46,28 @@ export function flowRunsPage(main, notice) {
   };
   const show = () => {
     const newestFirst = [...known.values()].sort((a, b) => (a.created < b.created ? 1 : -1));
-    fill(list, newestFirst.length ? table(COLUMNS, newestFirst) : element("p", { class: "empty" }, "There is no flow run yet."));
+    fill(
+      list,
+      newestFirst.length ? table(COLUMNS, newestFirst) : element("p", { class: "empty" }, "There is no flow run yet."),
+    );
     older.hidden = !isMore;
   };
-  follow(async () => {
-    if (oldest === null) {
-      seen = newest(await add());
+  const look = async () => {
+    if (isOlderWanted) {
+      const found = await add();
+      isOlderWanted = false;
+      seen ??= newest(found);
     } else {
-      const found = await changes("flow_run", { created: { _gte: oldest } }, overlapping(seen));
+      const found = await changes("flow_run", { created: { _gte: oldest ?? EPOCH } }, overlapping(seen));
       seen = newest(found, seen);
       merge(known, found);
       show();
     }
     return PAUSE;
-  }, notice);
+  };
+  const wake = follow(look, notice);
+  const addOlder = () => {
+    isOlderWanted = true;
+    wake();
+  };
 }

@@ -11,6 +11,7 @@ const AWAY = [1, 1, 2, 4, 8, 15];
  */
 export function follow(look, notice) {
   let wake = () => {};
+  let isWoken = false;
   const sleep = (ms) =>
     new Promise((resolve) => {
       wake = resolve;
@@ -20,6 +21,7 @@ export function follow(look, notice) {
     let failures = 0;
     for (;;) {
       let pause;
+      isWoken = false;
       try {
         pause = await look();
         failures = 0;
@@ -28,14 +30,19 @@ export function follow(look, notice) {
         const seconds = AWAY[Math.min(failures++, AWAY.length - 1)];
         pause = error instanceof Missing ? Infinity : seconds * 1000;
         notice.textContent =
-          error instanceof Away ? "The backend does not answer. This is what it said before; it is asked again and again." : error.message;
+          error instanceof Away
+            ? "The backend does not answer. This is what it said before; it is asked again and again."
+            : error.message;
         notice.hidden = false;
       }
-      await sleep(pause);
+      if (!isWoken) await sleep(pause);
       while (document.hidden) await sleep(Infinity);
     }
   };
   document.addEventListener("visibilitychange", () => wake());
   run();
-  return () => wake();
+  return () => {
+    isWoken = true;
+    wake();
+  };
 }

@@ -17,16 +17,24 @@ export class Logs {
   /** rows, oldest first, each with its `line` in the document */
   #rows = [];
   #seen = null;
+  #isOlderWanted = false;
 
-  constructor(where) {
+  /** `wake` is called when somebody wants older lines, which the next `look` asks for. */
+  constructor(where, wake) {
     this.#where = where;
-    this.older = element("button", { type: "button", hidden: "", click: () => this.#before() }, "Older");
+    const click = () => {
+      this.#isOlderWanted = true;
+      wake();
+    };
+    this.older = element("button", { type: "button", hidden: "", click }, "Older");
     this.empty = element("p", { class: "empty", hidden: "" }, "There are no logs.");
     this.lines = element("div", { class: "log", role: "log", tabindex: 0, "aria-label": "Logs" });
     this.element = element("div", { class: "part scrolls logs" }, this.older, this.empty, this.lines);
   }
 
   async look() {
+    if (this.#isOlderWanted) await this.#before();
+    this.#isOlderWanted = false;
     const found = this.#seen && (await this.#changes());
     if (found && found.length < PAGE) this.#add(found);
     else await this.#begin();
@@ -50,7 +58,11 @@ export class Logs {
 
   async #before() {
     const [{ id, timestamp }] = this.#rows;
-    const where = { ...this.#where(), timestamp: { _lte: timestamp }, _or: [{ timestamp: { _lt: timestamp } }, { id: { _lt: id } }] };
+    const where = {
+      ...this.#where(),
+      timestamp: { _lte: timestamp },
+      _or: [{ timestamp: { _lt: timestamp } }, { id: { _lt: id } }],
+    };
     const found = await rows("log", { where, order: NEWEST_FIRST, limit: AT_ONCE });
     this.older.hidden = found.length < AT_ONCE;
     const { scrollHeight } = this.element;
@@ -92,7 +104,8 @@ function compare(a, b) {
 
 function lineOf({ timestamp, level, name, message }) {
   const text = message ?? "";
-  const shown = text.length > LONGEST ? `${text.slice(0, LONGEST)}… (${text.length.toLocaleString()} characters)` : text;
+  const shown =
+    text.length > LONGEST ? `${text.slice(0, LONGEST)}… (${text.length.toLocaleString()} characters)` : text;
   return element(
     "div",
     { class: "entry", "data-level": level },

@@ -13,7 +13,18 @@ export function rowsOf(picture) {
   const made = ({ id, kind, name, state, message, start, end, ...more }) => {
     // a run that goes on after it has failed keeps the end that it had
     const until = FINISHED.has(state) ? (end ?? start) : picture.taken_at;
-    return { id, kind, name, state, message, start, end: start === null ? null : until, children: [], parent: null, ...more };
+    return {
+      id,
+      kind,
+      name,
+      state,
+      message,
+      start,
+      end: start === null ? null : until,
+      children: [],
+      parent: null,
+      ...more,
+    };
   };
   const hang = (row, parent) => {
     row.parent = parent;
@@ -22,7 +33,17 @@ export function rowsOf(picture) {
 
   const [shown, ...descendants] = picture.flow_runs.map((each) => made({ ...each, kind: "flow run" }));
   const taskRuns = picture.task_runs.map(([id, slug, index, state, message, start, end]) =>
-    made({ id, kind: "task run", name: index < 0 ? slug : `${slug}[${index}]`, slug, index, state, message, start, end }),
+    made({
+      id,
+      kind: "task run",
+      name: index < 0 ? slug : `${slug}[${index}]`,
+      slug,
+      index,
+      state,
+      message,
+      start,
+      end,
+    }),
   );
   const parents = new Map(taskRuns.filter((row) => row.index < 0).map((row) => [row.slug, row]));
   const top = [];
@@ -44,12 +65,18 @@ export function rowsOf(picture) {
     if (parent && parent !== row) hang(row, parent);
     else top.push(row);
   }
-  const rows = [shown, ...top];
   for (const row of [...taskRuns, ...descendants]) row.children.sort(byStart);
-  return [shown, ...rows.slice(1).sort(byStart)];
+  return [shown, ...top.sort(byStart)];
 }
 
-function byStart(a, b) {
+/** These rows, and all that are below them. */
+export function withAllBelow(rows) {
+  const found = [...rows];
+  for (const row of found) found.push(...row.children);
+  return found;
+}
+
+export function byStart(a, b) {
   if (a.start !== b.start) return (a.start ?? Infinity) - (b.start ?? Infinity);
   return (a.index ?? 0) - (b.index ?? 0) || (a.name < b.name ? -1 : a.name > b.name ? 1 : 0);
 }
@@ -78,7 +105,10 @@ export function visible(rows, opened, matches) {
     seen.push({ row, level, isOpen, children: children.map((each) => each.row) });
     if (isOpen) children.forEach((each) => add(each, level + 1));
   };
-  rows.map(keep).filter(Boolean).forEach((each) => add(each, 1));
+  rows
+    .map(keep)
+    .filter(Boolean)
+    .forEach((each) => add(each, 1));
   return seen;
 }
 

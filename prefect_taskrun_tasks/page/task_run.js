@@ -24,13 +24,18 @@ const QUERY = `query($where: task_run_bool_exp) {
 /** One task run: its states, where its result is kept, and its logs. */
 export function taskRunPage(main, notice, id) {
   const head = element("div");
-  const states = element("div");
-  const logs = new Logs(() => ({ task_run_id: { _eq: id } }));
+  const states = element("div", { class: "states scrolls" });
+  const logs = new Logs(
+    () => ({ task_run_id: { _eq: id } }),
+    () => wake(),
+  );
   let run = null;
   main.append(head, states, logs.element);
 
   const look = async () => {
-    const [found] = isId(id) ? (await ask(QUERY, { where: { id: { _eq: id }, version: { _gt: run?.version ?? -1 } } })).task_run : [];
+    const [found] = isId(id)
+      ? (await ask(QUERY, { where: { id: { _eq: id }, version: { _gt: run?.version ?? -1 } } })).task_run
+      : [];
     run = found ?? run;
     if (!run) throw new Missing(`There is no task run ${id}.`);
     const isMapped = run.map_index >= 0;
@@ -58,7 +63,7 @@ export function taskRunPage(main, notice, id) {
     await logs.look();
     return FINISHED.has(run.state) ? FINISHED_PAUSE : PAUSE;
   };
-  follow(look, notice);
+  const wake = follow(look, notice);
 }
 
 const COLUMNS = [

@@ -1,6 +1,6 @@
 import { element, fill, stateOf } from "./element.js";
 import { link, taskRunHref } from "./links.js";
-import { rowsOf, statesOf } from "./rows.js";
+import { byStart, rowsOf, statesOf, withAllBelow } from "./rows.js";
 import { table } from "./table.js";
 import { count, duration, instant } from "./words.js";
 
@@ -29,8 +29,17 @@ export class TaskRuns {
       this.#page += by;
       this.#draw();
     };
-    this.filter = element("input", { type: "search", placeholder: "Filter", "aria-label": "Filter by name", input: again });
-    this.state = element("select", { "aria-label": "State", change: again }, element("option", { value: "" }, "All states"));
+    this.filter = element("input", {
+      type: "search",
+      placeholder: "Filter",
+      "aria-label": "Filter by name",
+      input: again,
+    });
+    this.state = element(
+      "select",
+      { "aria-label": "State", change: again },
+      element("option", { value: "" }, "All states"),
+    );
     this.previous = element("button", { type: "button", click: () => turn(-1) }, "Previous");
     this.next = element("button", { type: "button", click: () => turn(1) }, "Next");
     this.where = element("span", { role: "status" });
@@ -45,10 +54,9 @@ export class TaskRuns {
   }
 
   show(picture) {
-    const rows = rowsOf(picture);
-    for (const row of rows) rows.push(...row.children);
-    const byStart = (a, b) => (a.start === b.start ? 0 : (a.start ?? Infinity) - (b.start ?? Infinity));
-    this.#rows = rows.filter((row) => row.kind === "task run").sort(byStart);
+    this.#rows = withAllBelow(rowsOf(picture))
+      .filter((row) => row.kind === "task run")
+      .sort(byStart);
     this.#draw();
   }
 

@@ -1,21 +1,15 @@
 import { Concurrency } from "./concurrency.js";
 import { element, facts, fill, mark, name, say, stateOf } from "./element.js";
-import { earliest, latest, rowsOf, statesOf, visible } from "./rows.js";
-import { FAILED, FINISHED } from "./states.js";
-import { count, duration, instant, ticks } from "./words.js";
+import { earliest, latest, rowsOf, statesOf, visible, withAllBelow } from "./rows.js";
+import { RowView } from "./row_view.js";
+import { TimeWindow } from "./time_window.js";
+import { duration, instant, ticks } from "./words.js";
 
-/** Pixels */
+/** Pixels: heights of rows, what ticks are apart at least, and how far a drag goes before it is one */
 const ROW = 24;
 const CLOSED_GROUP = 56;
-const GRAPH = 46;
-const LEAST_BAR = 2;
 const BETWEEN_TICKS = 90;
 const DRAG = 4;
-
-/** Milliseconds that are seen at least */
-const SHORTEST = 10;
-
-const SVG = "http://www.w3.org/2000/svg";
 
 /**
  * A flow run's runs over time. Only the rows that are in sight are in the document.
@@ -33,14 +27,10 @@ export class Timeline {
   #places = [];
   #byId = new Map();
   #graphs = new Map();
-  #views = new Map();
+  #drawn = new Map();
   #activeId = null;
-  /** the milliseconds that are seen, from the first start on; all of them if `isFitted` */
-  #from = 0;
-  #to = 1;
-  #length = 1;
-  #isFitted = true;
-  #origin = 0;
+  #hovered = null;
+  #window = new TimeWindow();
   #width = 0;
   #isDue = false;
   #pointers = new Map();
@@ -48,22 +38,35 @@ export class Timeline {
 
   constructor(parent, { href = () => null } = {}) {
     this.#href = href;
-    this.filter = element("input", { type: "search", placeholder: "Filter", "aria-label": "Filter by name", input: () => this.#arrange() });
+    this.filter = element("input", {
+      type: "search",
+      placeholder: "Filter",
+      "aria-label": "Filter by name",
+      input: () => this.#arrange(),
+    });
     this.legend = element("div", { class: "legend", role: "group", "aria-label": "Show only one state" });
-    const button = (label, title, click) => element("button", { type: "button", title, "aria-label": title, click }, label);
+    const button = (label, title, click) =>
+      element("button", { type: "button", title, "aria-label": title, click }, label);
     const zooms = element(
       "div",
       { class: "zooms", role: "group", "aria-label": "Zoom" },
       button("−", "Zoom out", () => this.#zoom(2)),
       button("+", "Zoom in", () => this.#zoom(0.5)),
-      button("Fit", "Show all", () => this.#look(0, this.#length)),
+      button("Fit", "Show all", () => this.#zoom(Infinity)),
     );
     this.axis = element("div", { class: "ticks" });
-    this.lines = element("div", { class: "lines" });
+    this.lines = element("div", { class: "lines", "aria-hidden": "true" });
     this.body = element("div", { class: "rows", role: "rowgroup" }, this.lines);
     this.chart = element(
       "div",
-      { class: "chart", role: "treegrid", tabindex: 0, "aria-label": "Runs over time", "aria-describedby": "timeline-keys" },
+      {
+        class: "chart",
+        role: "treegrid",
+        tabindex: 0,
+        "aria-busy": "true",
+        "aria-label": "Runs over time",
+        "aria-describedby": "timeline-keys",
+      },
       element("div", { class: "axis", "aria-hidden": "true" }, element("div", { class: "corner" }), this.axis),
       this.body,
     );
@@ -87,25 +90,23 @@ export class Timeline {
   show(picture) {
     this.#picture = picture;
     this.#rows = rowsOf(picture);
-    this.#origin = earliest(this.#rows) ?? picture.taken_at;
-    const all = this.#all();
-    this.#length = Math.max(1, (latest(all) ?? this.#origin) - this.#origin);
-    this.#isFitted ? this.#look(0, this.#length) : this.#look(this.#from, this.#to);
+    const all = withAllBelow(this.#rows);
+    const origin = earliest(all) ?? picture.taken_at;
+    this.#window.reach(origin, latest(all) ?? origin);
     this.#count(all.filter((row) => row.kind === "task run"));
     this.#arrange();
-  }
-
-  #all() {
-    const found = [...this.#rows];
-    for (const row of found) found.push(...row.children);
-    return found;
   }
 
   #count(taskRuns) {
     const buttons = statesOf(taskRuns).map(([state, number]) =>
       element(
         "button",
-        { type: "button", "data-state": state, "aria-pressed": state === this.#onlyState, click: () => this.#only(state) },
+        {
+          type: "button",
+          "data-state": state,
+          "aria-pressed": state === this.#onlyState,
+          click: () => this.#only(state),
+        },
         stateOf(state),
         element("b", {}, number.toLocaleString()),
       ),
@@ -141,7 +142,8 @@ export class Timeline {
   }
 
   #graph({ row, children }) {
-    if (!this.#graphs.has(row.id)) this.#graphs.set(row.id, new Concurrency(children.filter((each) => each.kind === "task run")));
+    if (!this.#graphs.has(row.id))
+      this.#graphs.set(row.id, new Concurrency(children.filter((each) => each.kind === "task run")));
     return this.#graphs.get(row.id);
   }
 
@@ -151,26 +153,14 @@ export class Timeline {
     this.#arrange();
   }
 
-  #look(from, to) {
-    const span = Math.min(Math.max(to - from, SHORTEST), this.#length);
-    this.#from = Math.min(Math.max(from, 0), this.#length - span);
-    this.#to = this.#from + span;
-    this.#isFitted = span === this.#length;
+  #zoom(factor, share) {
+    this.#window.zoom(factor, share);
     this.#redraw();
   }
 
-  /** Shows `factor` times as much, and leaves the moment that is `share` of the width from the left where it is. */
-  #zoom(factor, share = 0.5) {
-    const span = this.#to - this.#from;
-    const seen = Math.min(Math.max(span * factor, SHORTEST), this.#length);
-    const from = this.#from + share * (span - seen);
-    this.#look(from, from + seen);
-  }
-
   #pan(pixels) {
-    const by = (pixels / this.#width) * (this.#to - this.#from);
-    const from = Math.min(Math.max(this.#from + by, 0), this.#length - (this.#to - this.#from));
-    this.#look(from, from + this.#to - this.#from);
+    this.#window.pan(pixels / this.#width);
+    this.#redraw();
   }
 
   #redraw() {
@@ -186,40 +176,48 @@ export class Timeline {
     // in a part of the page that is hidden
     if (!this.#width || !this.#picture) return;
     const { scrollTop, clientHeight } = this.chart;
-    const first = this.#placeAt(scrollTop);
-    const drawn = new Set();
-    const look = { from: this.#from + this.#origin, to: this.#to + this.#origin, width: this.#width };
-    for (let index = first; index < this.#places.length && this.#places[index].top < scrollTop + clientHeight; index++) {
-      const place = this.#places[index];
-      drawn.add(place.row.id);
-      let view = this.#views.get(place.row.id);
+    const seen = new Set();
+    for (const place of this.#places.slice(this.#placeAt(scrollTop))) {
+      if (place.top >= scrollTop + clientHeight) break;
+      seen.add(place.row.id);
+      let view = this.#drawn.get(place.row.id);
       if (!view) {
         view = new RowView(this.#href(place.row));
-        this.#views.set(place.row.id, view);
+        this.#drawn.set(place.row.id, view);
         this.body.append(view.element);
       }
       view.show(place, place.row.id === this.#activeId, place.height === CLOSED_GROUP ? this.#graph(place) : null);
-      view.draw(place, look);
+      view.draw(place, this.#window, this.#width);
     }
-    for (const [id, view] of this.#views) {
-      if (drawn.has(id)) continue;
+    for (const [id, view] of this.#drawn) {
+      if (seen.has(id)) continue;
       view.element.remove();
-      this.#views.delete(id);
+      this.#drawn.delete(id);
     }
-    mark(this.chart, "aria-activedescendant", this.#views.get(this.#activeId)?.element.id ?? null);
+    mark(this.chart, "aria-activedescendant", this.#drawn.get(this.#activeId)?.element.id ?? null);
     this.#drawAxis();
-    if (!performance.getEntriesByName("drawn").length) performance.mark("drawn");
+    // what is drawn now is on the screen when the next frame begins
+    if (this.chart.ariaBusy === "true") requestAnimationFrame(() => this.#ready());
+  }
+
+  #ready() {
+    performance.mark("drawn");
+    this.chart.ariaBusy = "false";
   }
 
   #drawAxis() {
-    const scale = this.#width / (this.#to - this.#from);
-    const marks = ticks(this.#from, this.#to, BETWEEN_TICKS / scale);
-    for (const [parent, kind] of [[this.axis, "tick"], [this.lines, "line"]]) {
+    const { from, to, origin } = this.#window;
+    const scale = this.#width / (to - from);
+    const marks = ticks(from - origin, to - origin, BETWEEN_TICKS / scale);
+    for (const [parent, kind] of [
+      [this.axis, "tick"],
+      [this.lines, "line"],
+    ]) {
       while (parent.children.length > marks.length) parent.lastChild.remove();
       while (parent.children.length < marks.length) parent.append(element("div", { class: kind }));
       marks.forEach(({ at, text }, index) => {
         const each = parent.children[index];
-        each.style.transform = `translateX(${(at - this.#from) * scale}px)`;
+        each.style.transform = `translateX(${(at + origin - from) * scale}px)`;
         if (kind === "tick") say(each, text);
       });
     }
@@ -247,19 +245,21 @@ export class Timeline {
     this.#redraw();
   }
 
-  /** The details of the active row: anew only if they say something else, for a screen reader reads them out. */
+  /** The details of the active row. A screen reader reads them out if it is another, or in another state. */
   #tell() {
     const place = this.#byId.get(this.#activeId);
-    const said = place ? `${place.row.id} ${place.row.state} ${place.row.message}` : "";
-    if (this.details.dataset.of === said) return;
+    const said = place ? `${place.row.id} ${place.row.state}` : "";
+    this.details.ariaLive = this.details.dataset.of === said ? "off" : "polite";
     this.details.dataset.of = said;
-    this.details.replaceChildren(...(place ? this.#describe(place) : []));
+    fill(this.details, ...(place ? this.#describe(place) : []));
   }
 
   #describe(place) {
     const { row, children } = place;
     const href = this.#href(row);
-    const counts = row.isMapped ? statesOf(children).map(([state, number]) => `${number.toLocaleString()} ${state}`) : [];
+    const counts = row.isMapped
+      ? statesOf(children).map(([state, number]) => `${number.toLocaleString()} ${state}`)
+      : [];
     const pairs = facts([
       ["Message", row.message && name(row.message)],
       ["Flow", row.flow && name(row.flow)],
@@ -278,7 +278,8 @@ export class Timeline {
     const isOn = place && event.target.closest(".bar, .graph, .label, .unstarted");
     this.tooltip.hidden = !isOn;
     if (!isOn) return;
-    this.tooltip.replaceChildren(...this.#describe(place));
+    if (this.#hovered !== place) this.tooltip.replaceChildren(...this.#describe(place));
+    this.#hovered = place;
     const { width, height } = this.tooltip.getBoundingClientRect();
     const left = Math.min(event.clientX + 14, innerWidth - width - 8);
     const top = event.clientY + 18 + height < innerHeight ? event.clientY + 18 : event.clientY - height - 12;
@@ -306,12 +307,15 @@ export class Timeline {
     chart.addEventListener("wheel", (event) => this.#wheel(event), { passive: false });
     this.body.addEventListener("pointerdown", (event) => {
       if (event.button || !event.target.closest(".track")) return;
-      if (!this.#pointers.size) this.#dragged = false;
       this.#pointers.set(event.pointerId, event.clientX);
     });
     addEventListener("pointermove", (event) => this.#drag(event));
     for (const ended of ["pointerup", "pointercancel"]) {
-      addEventListener(ended, (event) => this.#pointers.delete(event.pointerId));
+      addEventListener(ended, (event) => {
+        this.#pointers.delete(event.pointerId);
+        // after the click that ends a drag, if there is one
+        if (!this.#pointers.size) setTimeout(() => (this.#dragged = false));
+      });
     }
   }
 
@@ -329,6 +333,8 @@ export class Timeline {
 
   /** One pointer pans, two zoom around their middle. */
   #drag(event) {
+    // one that ended outside the window
+    if (!event.buttons) this.#pointers.delete(event.pointerId);
     const before = this.#pointers.get(event.pointerId);
     if (before === undefined || (!this.#dragged && Math.abs(event.clientX - before) < DRAG)) return;
     this.#dragged = true;
@@ -345,8 +351,7 @@ export class Timeline {
   #click(event) {
     const place = this.#placeOf(event.target);
     // the end of a drag, or a link
-    if (!place || this.#dragged) return (this.#dragged = false);
-    if (event.target.closest("a")) return;
+    if (!place || this.#dragged || event.target.closest("a")) return;
     this.#activate(place);
     if (event.target.closest(".label") || place.height === CLOSED_GROUP) this.#toggle(this.#byId.get(place.row.id));
   }
@@ -354,13 +359,14 @@ export class Timeline {
   #press(event) {
     if (event.ctrlKey || event.metaKey || event.altKey || event.target !== this.chart) return;
     const place = this.#byId.get(this.#activeId);
-    const move = (by) => this.#activate(this.#places[Math.min(Math.max((place?.index ?? -1) + by, 0), this.#places.length - 1)]);
+    const move = (by) =>
+      this.#activate(this.#places[Math.min(Math.max((place?.index ?? -1) + by, 0), this.#places.length - 1)]);
     const page = Math.max(1, Math.floor(this.chart.clientHeight / ROW) - 2);
     const keys = {
       "+": () => this.#zoom(0.5),
       "=": () => this.#zoom(0.5),
       "-": () => this.#zoom(2),
-      0: () => this.#look(0, this.#length),
+      0: () => this.#zoom(Infinity),
       ArrowDown: () => move(1),
       ArrowUp: () => move(-1),
       PageDown: () => move(page),
@@ -393,93 +399,5 @@ export class Timeline {
     const href = this.#href(place.row);
     if (place.children.length) this.#toggle(place);
     else if (href) location.assign(href);
-  }
-}
-
-let views = 0;
-
-/** The elements of one row. They stay the same while the row is in sight, so that a click that has begun can end. */
-class RowView {
-  #shown = null;
-  #paths = [];
-
-  constructor(href) {
-    this.twisty = element("span", { class: "twisty", "aria-hidden": "true" });
-    this.dot = element("i", { class: "dot" });
-    this.name = element(href ? "a" : "span", { class: "name", dir: "auto", href, tabindex: href && -1 });
-    this.time = element("span", { class: "time" });
-    this.note = element("span", { class: "note" });
-    this.bar = element("div", { class: "bar", role: "img" });
-    this.graph = document.createElementNS(SVG, "svg");
-    mark(this.graph, "class", "graph");
-    mark(this.graph, "role", "img");
-    this.unstarted = element("span", { class: "unstarted" });
-    const label = element("div", { class: "label", role: "gridcell" }, this.twisty, this.dot, this.name, this.time, this.note);
-    const track = element("div", { class: "track", role: "gridcell" }, this.bar, this.graph, this.unstarted);
-    this.element = element("div", { class: "row", role: "row", id: `row-${++views}` }, label, track);
-  }
-
-  /** What does not depend on the part of the time that is seen. */
-  show(place, isActive, graph) {
-    const { row, level, index, children, isOpen, top, height } = place;
-    mark(this.element, "aria-selected", isActive);
-    if (this.#shown === place) return;
-    this.#shown = place;
-    this.graphed = graph;
-    const length = row.start === null ? null : row.end - row.start;
-    mark(this.element, "data-id", row.id);
-    mark(this.element, "data-kind", row.kind);
-    mark(this.element, "data-state", row.state);
-    mark(this.element, "aria-level", level);
-    mark(this.element, "aria-rowindex", index + 1);
-    mark(this.element, "aria-expanded", children.length ? isOpen : null);
-    this.element.classList.toggle("closed", graph !== null);
-    this.element.classList.toggle("failed", FAILED.has(row.state));
-    this.element.classList.toggle("running", !FINISHED.has(row.state));
-    this.element.style.transform = `translateY(${top}px)`;
-    this.element.style.height = `${height}px`;
-    this.element.style.setProperty("--level", level - 1);
-    say(this.name, row.name);
-    say(this.time, length === null ? "" : duration(length));
-    const failed = children.filter((each) => FAILED.has(each.state)).length;
-    const notes = graph ? [count(children.length, "child", "children"), failed ? `${failed.toLocaleString()} failed` : `${graph.peak.toLocaleString()} at once`] : [];
-    say(this.note, notes.join(", "));
-    this.note.classList.toggle("bad", failed > 0);
-    say(this.unstarted, length === null ? row.state : "");
-    const drawing = graph ? this.graph : this.bar;
-    mark(drawing, "aria-label", `${row.name}: ${row.state}${length === null ? "" : `, ${duration(length)}`}${notes.length ? `, ${notes.join(", ")}` : ""}`);
-    this.graph.toggleAttribute("hidden", !graph);
-    this.bar.hidden = graph !== null || length === null;
-  }
-
-  draw({ row }, { from, to, width }) {
-    if (row.start === null) return;
-    if (this.graphed) return this.#drawGraph(from, to, width);
-    const scale = width / (to - from);
-    const left = (row.start - from) * scale;
-    const right = Math.max((row.end - from) * scale, left + LEAST_BAR);
-    const isSeen = right > 0 && left < width;
-    this.bar.hidden = !isSeen;
-    if (!isSeen) return;
-    // what is far outside need not be as wide as it would be
-    const begin = Math.max(left, -20);
-    this.bar.style.transform = `translateX(${begin}px)`;
-    this.bar.style.width = `${Math.min(right, width + 20) - begin}px`;
-  }
-
-  #drawGraph(from, to, width) {
-    const key = `${from} ${to} ${width}`;
-    if (this.graph.dataset.drawn === key && this.graph.graphed === this.graphed) return;
-    this.graph.dataset.drawn = key;
-    this.graph.graphed = this.graphed;
-    const paths = this.graphed.paths(from, to, width, GRAPH);
-    while (this.#paths.length > paths.length) this.#paths.pop().remove();
-    while (this.#paths.length < paths.length) {
-      this.#paths.push(this.graph.appendChild(document.createElementNS(SVG, "path")));
-    }
-    paths.forEach(({ state, d }, index) => {
-      mark(this.#paths[index], "data-state", state);
-      this.#paths[index].setAttribute("d", d);
-    });
   }
 }

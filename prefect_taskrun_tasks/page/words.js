@@ -50,9 +50,11 @@ for (const [unit, multiples] of [
 
 /** Marks between two moments of elapsed time: round numbers, at least `apart` milliseconds from each other. */
 export function ticks(from, to, apart) {
-  const step = STEPS.find((each) => each >= apart) ?? STEPS[STEPS.length - 1] * Math.ceil(apart / STEPS[STEPS.length - 1]);
+  const largest = STEPS[STEPS.length - 1];
+  const step = STEPS.find((each) => each >= apart) ?? largest * Math.ceil(apart / largest);
   const unit = step < 1000 ? step : UNITS.find(([, each]) => step % each === 0)[1];
   const found = [];
-  for (let at = Math.ceil(from / step) * step; at <= to; at += step) found.push({ at, text: at ? inUnits(at, unit) : "0" });
+  for (let at = Math.ceil(from / step) * step; at <= to; at += step)
+    found.push({ at, text: at ? inUnits(at, unit) : "0" });
   return found;
 }

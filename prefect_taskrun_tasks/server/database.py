@@ -9,6 +9,7 @@ from typing import IO, Any, Callable, Dict, Iterable, Iterator, List, Mapping, O
 
 from sqlalchemy import Connection, Table, create_engine, event, make_url, select
 from sqlalchemy.exc import ArgumentError, DatabaseError
+from sqlalchemy.schema import CreateIndex
 
 from . import tables
 from .clock import now
@@ -140,7 +141,7 @@ class Database:
                 connection.execute(tables.tenant.insert().values(tenant))
             # a file of an earlier version of this package may lack some; its tables are the same
             for index in (each for table in tables.metadata.tables.values() for each in table.indexes):
-                index.create(connection, checkfirst=True)
+                connection.execute(CreateIndex(index, if_not_exists=True))
 
     @contextmanager
     def _write_connection(self) -> Iterator[Connection]:

@@ -13,8 +13,10 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     FromClause,
+    String,
     Table,
     and_,
+    bindparam,
     false,
     func,
     not_,
@@ -80,16 +82,19 @@ COMPARISONS: Dict[str, Callable[[Any, Any], Any]] = {
 
 def _contains(column: Any, wanted: Any, path: Tuple[str, ...] = ()) -> "ColumnElement[bool]":
     """Whether a JSON column holds `wanted`, as PostgreSQL's ``@>`` has it: objects with these items, scalars alike."""
-    if isinstance(wanted, list) or not (path or isinstance(wanted, dict)) or any('"' in key for key in path):
+    plain = all('"' not in key and key.isprintable() for key in path)
+    if isinstance(wanted, list) or not (path or isinstance(wanted, dict)) or not plain:
         raise Refused(f"_contains takes an object of objects and scalars, with plain keys, and not {wanted!r}.")
-    kind = func.json_type(column, "$" + "".join(f'."{key}"' for key in path))
+    # as part of the statement, or no index on what is there could serve it
+    place = bindparam(None, "$" + "".join(f'."{key}"' for key in path), String, unique=True, literal_execute=True)
+    kind = func.json_type(column, place)
     if isinstance(wanted, dict):
         return and_(kind == "object", *[_contains(column, value, (*path, key)) for key, value in wanted.items()])
     if wanted is None or isinstance(wanted, bool):
         # null, true and false are types of SQLite's JSON
         is_it: ColumnElement[bool] = kind == json.dumps(wanted)
     else:
-        is_it = column[path].as_string() == wanted
+        is_it = func.json_extract(column, place) == wanted
     return is_it
 
 

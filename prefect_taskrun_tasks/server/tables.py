@@ -21,6 +21,8 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    func,
+    literal_column,
 )
 
 from .clock import now
@@ -309,6 +311,11 @@ Index("ix_task_run_map_index", task_run.c.flow_run_id, task_run.c.map_index)
 Index("ix_task_run_started", task_run.c.flow_run_id, task_run.c.start_time, task_run.c.id)
 # counted by state, and asked for by it
 Index("ix_task_run_states", task_run.c.flow_run_id, task_run.c.state)
+# children are looked for by their parent, which their context names; `reading` writes the place the same way
+Index(
+    "ix_flow_run_parent",
+    func.json_extract(flow_run.c.context, literal_column("""'$."prefect_taskrun_tasks"."parent_flow_run_id"'""")),
+)
 # who follows runs and logs asks for what has changed
 Index("ix_flow_run_updated", flow_run.c.updated)
 Index("ix_task_run_updated", task_run.c.flow_run_id, task_run.c.updated)

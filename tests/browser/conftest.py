@@ -18,14 +18,20 @@ ARGUMENTS = [
 ]
 
 
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Here, and not in the fixture, so that all tests are skipped in one place, and pytest says so in one line."""
+    if "browser" in getattr(item, "fixturenames", ()) and not any(map(shutil.which, NAMES)):
+        reason = "Chromium is not installed: the pages are not tested (on Debian: apt-get install chromium)"
+        # nobody reads there that something was skipped
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    names = ("chromium", "chromium-browser", "google-chrome")
-    path = next(filter(None, map(shutil.which, names)), None)
-    if path is None:
-        reason = "Chromium is not installed: the pages are not tested (on Debian: apt-get install chromium)"
-        # where it is nobody's choice, a missing browser would hide that nothing is tested
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+    path = next(filter(None, map(shutil.which, NAMES)))
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
         yield browser

@@ -90,6 +90,15 @@ def test_children_appear_below_the_task_runs_that_created_them(backend: Backend,
     expect(page.get_by_role("heading", level=1)).to_contain_text("before")
 
 
+def test_the_keyboard_leads_from_a_row_to_its_page(backend: Backend, page: Page) -> None:
+    page.goto(address(backend, run_of()))
+    expect(row(page, "extract-1")).to_be_visible()
+    page.get_by_role("treegrid").focus()
+    for key in ("Home", "ArrowDown", "Enter"):
+        page.keyboard.press(key)
+    expect(page).to_have_title("extract-1: Pending")
+
+
 def test_flow_runs_that_are_no_children_are_not_shown(backend: Backend, page: Page) -> None:
     run = run_of(run_name="mine")
     page.goto(address(backend, run, "#tree"))
@@ -155,7 +164,7 @@ def test_logs_are_appended_as_they_come(backend: Backend, page: Page) -> None:
 
 def test_of_huge_logs_the_newest_are_shown_and_older_ones_when_asked_for(backend: Backend, page: Page) -> None:
     run = run_of()
-    insert_logs(backend, run, (f"Line {number}." for number in range(20_000)))
+    insert_logs(backend, run, (f"Line {number}.\nAnd more." for number in range(20_000)))
     page.goto(address(backend, run, "#logs"))
     lines = page.locator(".entry")
     expect(lines).to_have_count(500)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List
 
 import pytest
+from conftest import eventually
 from playwright.sync_api import Locator, Page, expect
 
 from prefect_taskrun_tasks.page import timeline_file
@@ -36,7 +37,7 @@ def show(tmp_path: Path, new_page: Callable[..., Page]) -> Show:
         path.write_text(timeline_file(picture), "utf-8")
         page = new_page(**options)
         page.goto(path.as_uri())
-        page.wait_for_function("performance.getEntriesByName('drawn').length")
+        expect(page.get_by_role("treegrid")).to_have_attribute("aria-busy", "false")
         return page
 
     return show
@@ -189,10 +190,7 @@ def test_zooming_makes_bars_longer_and_fit_shows_all_again(show: Show) -> None:
     before = width(bar)
 
     def is_times(factor: float) -> None:
-        page.wait_for_function(
-            "([wanted]) => Math.abs(document.querySelectorAll('.bar')[1].getBoundingClientRect().width - wanted) < 2",
-            arg=[before * factor],
-        )
+        eventually(lambda: abs(width(bar) - before * factor) < 2)
 
     press(page, "+")
     is_times(2)
@@ -219,9 +217,7 @@ def test_zooming_leaves_in_its_place_what_the_pointer_is_on(show: Show) -> None:
     page.mouse.move(box["x"], box["y"] + 5)
     page.keyboard.down("Control")
     page.mouse.wheel(0, -100)
-    page.wait_for_function(
-        "before => document.querySelectorAll('.bar')[1].getBoundingClientRect().width > before", arg=box["width"] + 1
-    )
+    eventually(lambda: width(bar) > box["width"] + 1)
     after = bar.bounding_box()
     assert after
     assert after["x"] == pytest.approx(box["x"], abs=1)
@@ -242,6 +238,55 @@ def test_dragging_pans_and_is_no_click(show: Show) -> None:
         page.mouse.up()
     expect(ticks.first).to_have_text("0")
     expect(row(page, "many-1")).to_have_attribute("aria-expanded", "false")
+
+
+def test_two_fingers_zoom(show: Show) -> None:
+    page = show(picture([task_run("a-1", 25, 35)]), has_touch=True)
+    bar = row(page, "a-1").locator(".bar")
+    before = width(bar)
+    box = row(page, "a-1").locator(".track").bounding_box()
+    assert box
+    middle, y = box["x"] + box["width"] / 2, box["y"] + 5
+    touch = page.context.new_cdp_session(page)
+    for kind, apart in [("touchStart", 100), ("touchMove", 150), ("touchMove", 200), ("touchEnd", None)]:
+        points = [] if apart is None else [{"x": middle + side * apart / 2, "y": y, "id": side} for side in (-1, 1)]
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    eventually(lambda: width(bar) == pytest.approx(2 * before, rel=0.05))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 ms"),
+        (0.42, "420 ms"),
+        (9.994, "9.99 s"),
+        (12.34, "12.3 s"),
+        (59.96, "1 min"),
+        (125, "2 min 5 s"),
+        (3_599.6, "1 h"),
+        (3_840, "1 h 4 min"),
+        (187_200, "2 d 4 h"),
+    ],
+)
+def test_durations_are_short_words(show: Show, seconds: float, text: str) -> None:
+    page = show(picture([task_run("a-1", 0, seconds)]))
+    expect(row(page, "a-1").locator(".time")).to_have_text(text)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "texts"),
+    [
+        (0.05, ["0", "0.01 s", "0.02 s"]),
+        (60, ["0", "10 s", "20 s"]),
+        (300, ["0", "1 min", "2 min"]),
+        (900, ["0", "2 min", "4 min"]),
+        (86_400, ["0", "3 h", "6 h"]),
+        (86_400_000, ["0", "182 d", "364 d"]),
+    ],
+)
+def test_ticks_are_round_numbers_of_elapsed_time(show: Show, seconds: float, texts: List[str]) -> None:
+    page = show(picture([task_run("a-1", 0, seconds)], end=START + int(1000 * seconds)))
+    assert page.locator(".tick").all_text_contents()[:3] == texts
 
 
 def test_the_filter_keeps_what_matches_and_what_it_is_in(show: Show) -> None:

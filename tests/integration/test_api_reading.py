@@ -457,6 +457,7 @@ CONTEXT = {"who": {"id": "a", "n": 5, "ok": True, "no": None}, "list": [1], 'q"u
         ({"who": {"n": None}}, False),
         ({"who": {"missing": "a"}}, False),
         ({"who": "a"}, False),
+        ({"who": {"it's ?": "a"}}, False),
         ({"who": {}}, True),
         ({"missing": {}}, False),
         ({"list": {}}, False),
@@ -468,7 +469,7 @@ def test_rows_are_found_by_what_their_json_contains(api: Caller, wanted: Any, is
     assert api.ask(query, c=wanted)["flow_run"] == ([{"id": id}] if is_found else [])
 
 
-@pytest.mark.parametrize("wanted", [[1], 5, "a", {"list": [1]}, {'q"uote': 1}])
+@pytest.mark.parametrize("wanted", [[1], 5, "a", {"list": [1]}, {'q"uote': 1}, {"nul\0": 1}])
 def test_what_cannot_be_looked_for_in_json_is_refused(api: Caller, wanted: Any) -> None:
     api.flow_run_id(context=CONTEXT)
     message = api.error("query($c: jsonb) { flow_run(where: {context: {_contains: $c}}) { id } }", c=wanted)

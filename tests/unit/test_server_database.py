@@ -3,16 +3,16 @@
 import sqlite3
 import threading
 from pathlib import Path
-from typing import Iterator
+from typing import Any, Iterator, List
 
 import pytest
 import stored
-from sqlalchemy import UniqueConstraint, select
+from sqlalchemy import UniqueConstraint, event, select
 
-from prefect_taskrun_tasks.server import Backend, DatabaseUnusable, tables
+from prefect_taskrun_tasks.server import Backend, DatabaseUnusable, reading, tables
 from prefect_taskrun_tasks.server.database import SCHEMA_VERSION, Database
 from prefect_taskrun_tasks.server.errors import Refused
-from prefect_taskrun_tasks.server.rules import artifacts, flow_runs, flows, logs, tenants
+from prefect_taskrun_tasks.server.rules import artifacts, children, flow_runs, flows, logs, tenants
 
 
 @pytest.fixture
@@ -237,6 +237,18 @@ def test_a_hot_query_neither_scans_a_table_nor_sorts_one(tmp_path: Path, query: 
         plan = [str(row[3]) for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {query}")]
     database.close()
     assert not [step for step in plan if step.startswith("SCAN") or "TEMP B-TREE FOR ORDER BY" in step], plan
+
+
+def test_children_are_looked_for_by_an_index(database: Database) -> None:
+    asked: List[Any] = []
+    wanted = {"context": {"_contains": {children.LINEAGE: {"parent_flow_run_id": "x"}}}}
+    with database.read() as connection:
+        event.listen(connection, "before_cursor_execute", lambda _, cursor, *statement: asked.append(statement[:2]))
+        reading.rows(connection, tables.flow_run, [], {"where": {"_or": [wanted, wanted]}})
+        [(statement, values)] = asked
+        plan = [str(row[3]) for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)]
+    assert [step for step in plan if "ix_flow_run_parent" in step], plan
+    assert not [step for step in plan if step.startswith("SCAN")], plan
 
 
 def test_a_file_that_lacks_an_index_gets_it(tmp_path: Path) -> None:
