@@ -1,4 +1,4 @@
-"""``prefect-taskrun list``, ``info``, ``logs``, ``result``, ``timeline``, ``cancel``, as users and scripts call them."""
+"""``prefect-taskrun``, for people and scripts that look at runs: what it prints, to whom, and with which exit code."""
 
 import json
 import os
@@ -207,6 +207,15 @@ def wide_run(look: Looking) -> DrivenRun:
 def test_many_children_are_listed_in_order(look: Looking, wide_run: DrivenRun) -> None:
     printed = look.prints("list", "wide", "--mapped")
     assert _slugs(printed) == [f"clean-1[{index}]" for index in range(1_200)]
+
+
+@pytest.mark.parametrize("columns", [20, 80, 200])
+def test_on_a_terminal_of_any_width_it_can_be_seen_which_child_is_which(
+    look: Looking, wide_run: DrivenRun, columns: int
+) -> None:
+    lines = look.at_terminal("list", "wide", "--mapped", columns=columns).lines
+    assert [line.split()[0].partition("[")[2] for line in lines[1:]] == [f"{index}]" for index in range(1_200)]
+    assert max(map(len, lines)) <= columns
 
 
 def test_what_is_listed_as_json_says_all(look: Looking, wide_run: DrivenRun) -> None:
