@@ -67,13 +67,19 @@ def info(
     if of.lineage:
         facts.append(("Parent", Text(f"flow run {plain(of.lineage.parent_flow_run_id)}")))
     facts.append(("Id", Text(task_run.task_run_id)))
+    titles = [title if index == 0 or facts[index - 1][0] != title else "" for index, (title, _) in enumerate(facts)]
+    terminal = Terminal()
+    terminal.print(Text(slug_of(task_run), "bold"))
+    if not terminal.is_terminal:
+        # a table would fill each line up with spaces
+        for title, (_, value) in zip(titles, facts):
+            terminal.print(Text(f"{title:<10}").append(value))
+        return
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
-    for index, (title, value) in enumerate(facts):
-        table.add_row(title if index == 0 or facts[index - 1][0] != title else "", value)
-    terminal = Terminal()
-    terminal.print(Text(slug_of(task_run), "bold"))
+    for title, (_, value) in zip(titles, facts):
+        table.add_row(title, value)
     terminal.print(table)
 
 
