@@ -90,9 +90,12 @@ def _state(name: str, message: Optional[str]) -> Text:
 def _result(task_run: TaskRunView) -> str:
     if task_run.result_type is None:
         return "-"
-    # a task that returned None has nothing to keep
-    location = task_run.result_location
-    return plain(task_run.result_type) + (f" at {plain(location)}" if location else ", which kept nothing")
+    kept = plain(task_run.result_type)
+    if task_run.result_location is None:
+        # a task that returned None has nothing to keep
+        return f"{kept}, which kept nothing"
+    # a PrefectResult is kept in the state itself: its location is its value
+    return f"{kept}{':' if kept == 'PrefectResult' else ' at'} {plain(task_run.result_location)}"
 
 
 def _flow_run(flow_run: FlowRunView) -> Text:

@@ -280,6 +280,12 @@ def test_a_result_is_printed_as_python_writes_it_and_people_read_it(look: Lookin
     assert printed.splitlines()[:2] == ["[0,", " 1,"]
 
 
+def test_a_result_that_the_state_itself_keeps_is_not_said_to_be_unpickled(look: Looking, wide_run: DrivenRun) -> None:
+    options = ["wide", "--slug", "clean-1", "--map-index", "3"]
+    assert look("result", *options) == (0, "3\n", "")
+    assert "Result    PrefectResult: 3\n" in look.prints("info", *options)
+
+
 def test_a_mapped_tasks_result_is_the_list_of_its_childrens(look: Looking, results_run: DrivenRun) -> None:
     assert look.prints("result", "results", "--slug", "mapped-1", "--json") == '["a", "b", "c"]\n'
     locations = look.prints("result", "results", "--slug", "mapped-1", "--location").splitlines()
@@ -331,7 +337,9 @@ def test_a_result_that_is_not_there_is_explained_and_leaves_a_file_as_it_is(
     look: Looking, results_run: DrivenRun, tmp_path: Path, slug: str, code: int, told: str
 ) -> None:
     (tmp_path / "file").write_text("precious")
-    assert told in look.fails(code, "result", "results", "--slug", slug, "--output", tmp_path / "file")
+    said = look.fails(code, "result", "results", "--slug", slug, "--output", tmp_path / "file")
+    assert told in said
+    assert ("Reading" in said) == (slug in ("nothing-1", "gone-1"))
     assert [file.read_text() for file in tmp_path.iterdir()] == ["precious"]
 
 
