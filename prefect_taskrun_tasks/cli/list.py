@@ -67,10 +67,11 @@ Examples:
     "--state",
     "states",
     multiple=True,
+    metavar="STATE",
     type=click.Choice(_STATES, case_sensitive=False),
-    help="Only those in this state. May be given several times.",
+    help="Only those in this state, such as Failed. May be given several times.",
 )
-@click.option("--slug", help="Only those of this task.")
+@click.option("--slug", metavar="SLUG", help="Only those of this task.")
 @click.option("--mapped/--not-mapped", default=None, help="Only children of mapped tasks, or only the others.")
 @click.option(
     "-o",

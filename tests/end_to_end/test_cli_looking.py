@@ -405,13 +405,21 @@ def test_a_backend_that_does_not_answer_is_given_up_soon(look: Looking) -> None:
     assert url.partition("//")[2].partition(":")[0] in said.splitlines()[-1]
 
 
-def test_the_shells_get_their_completion(look: Looking, tmp_path: Path) -> None:
+def test_the_shells_get_their_completion(look: Looking) -> None:
     scripts = {shell: look.prints("completion", shell) for shell in ("bash", "zsh", "fish")}
     for script in scripts.values():
         assert "_PREFECT_TASKRUN_COMPLETE" in script
     subprocess.run(["bash", "-n"], input=scripts["bash"], text=True, check=True)
-    completed = look.prints(_PREFECT_TASKRUN_COMPLETE="bash_complete", COMP_WORDS="prefect-taskrun li", COMP_CWORD="1")
-    assert completed == "plain,list\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [("li", "list"), ("list --state Fai", "failed"), ("server sta", "start"), ("tree --wa", "--watch")],
+)
+def test_commands_options_and_states_are_completed(look: Looking, words: str, completed: str) -> None:
+    words = f"prefect-taskrun {words}"
+    variables = {"_PREFECT_TASKRUN_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    assert look.prints(**variables) == f"plain,{completed}\n"
 
 
 @pytest.mark.parametrize("variable", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0"}], ids=str)

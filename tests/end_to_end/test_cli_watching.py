@@ -15,8 +15,8 @@ from prefect.engine.state import Cancelled, Failed, Running, State, Success
 from prefect.utilities.configuration import set_temporary_config
 from processes import started
 
-from prefect_taskrun_tasks import FlowRunView
-from prefect_taskrun_tasks.runner import settings
+from prefect_taskrun_tasks import FlowRunView, create_flow_run
+from prefect_taskrun_tasks.runner import LocalRunner, settings
 from prefect_taskrun_tasks.server import Backend
 from prefect_taskrun_tasks.views.lineage import Lineage
 
@@ -172,3 +172,45 @@ def test_logs_of_a_flow_run_that_has_finished_are_all_there_is_to_follow(
     run.log("first")
     run.enter(state)
     assert look.prints("logs", run.id, "--follow").endswith("| INFO     | first\n")
+
+
+FLOWS = """
+from prefect import Flow, task
+from prefect_taskrun_tasks import create_flow_run, get_task_run_result
+
+@task(log_stdout=True, name="say-hello")
+def say_hello():
+    print("Hello world")
+    return {"foo": {"bar": 10}}
+
+@task(name="twice")
+def twice(number):
+    return 2 * number
+
+with Flow("child") as child:
+    say_hello()
+    twice.map([1, 2, 3])
+
+with Flow("parent") as parent:
+    get_task_run_result(create_flow_run(flow_name="child", run_name="wily-coyote"), "say-hello-1")
+"""
+
+
+def test_flow_runs_of_an_agent_are_watched_and_looked_at(tmp_path: Path) -> None:
+    (tmp_path / "flows.py").write_text(FLOWS)
+    with LocalRunner() as local:
+        local.register(tmp_path / "flows.py")
+        look = Looking(local.backend)
+        parent = create_flow_run.run(flow_name="parent", project_name="default", run_name="acme")
+        terminal = look.at_terminal("tree", "acme", "--watch", columns=120)
+        assert terminal.process.returncode == 0
+        assert re.search(r"^acme  parent  Success  .*\n└── wily-coyote  child  Success  .*\n$", terminal.screen)
+        printed = look.prints("logs", "wily-coyote", "--slug", "say-hello-1")
+        assert re.search(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \| INFO     \| Hello world$", printed, re.MULTILINE)
+        assert "twice" not in printed
+        options = ["--flow-run-id", parent, "--slug", "get_task_run_result-1", "--json"]
+        assert look.prints("result", *options) == '{"foo": {"bar": 10}}\n'
+        assert look.prints("result", "--slug", "twice-1", "--json") == "[2, 4, 6]\n"
+        listed = json.loads(look.prints("list", "wily", "--slug", "twice-1", "--mapped", "--json"))
+        assert {each["map_index"]: each["state"] for each in listed} == dict.fromkeys(range(3), "Success")
+        assert [each["start_time"] for each in listed] == sorted(each["start_time"] for each in listed)
