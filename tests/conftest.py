@@ -32,6 +32,7 @@ def eventually(condition: Callable[[], Any], seconds: float = 60) -> Any:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seed", type=int, default=1, help="of the faults in tests/soak (default: 1)")
+    parser.addoption("--rewrite-golden", action="store_true", help="rewrite tests/end_to_end/golden, to be looked at")
     parser.addoption("--faulted-runs", type=int, default=3, help="how many runs tests/soak has (default: 3)")
 
 

@@ -19,6 +19,7 @@ from ..errors import (
     ResultMissing,
     TaskRunError,
 )
+from .terminal import plain_lines
 
 
 class NotThere(click.ClickException):
@@ -47,15 +48,15 @@ class Group(click.Group):
             click.echo("Interrupted.", err=True)
             raise SystemExit(128 + signal.SIGINT) from None
         except (InvalidArgument, Ambiguous) as error:
-            raise click.UsageError(str(error)) from error
+            raise click.UsageError(plain_lines(str(error))) from error
         except (NotFound, NoResult, NoLocation, ResultMissing) as error:
-            raise NotThere(str(error)) from error
+            raise NotThere(plain_lines(str(error))) from error
         except (BackendUnreachable, BadAnswer) as error:
-            raise Unreachable(str(error)) from error
+            raise Unreachable(plain_lines(str(error))) from error
         except TaskRunError as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(plain_lines(str(error))) from error
         except ClientError as error:
-            raise click.ClickException(f"The backend refused: {_messages(error)}") from error
+            raise click.ClickException(f"The backend refused: {plain_lines(_messages(error))}") from error
 
 
 def _messages(error: Exception) -> str:

@@ -67,13 +67,19 @@ def info(
     if of.lineage:
         facts.append(("Parent", Text(f"flow run {plain(of.lineage.parent_flow_run_id)}")))
     facts.append(("Id", Text(task_run.task_run_id)))
+    titles = [title if index == 0 or facts[index - 1][0] != title else "" for index, (title, _) in enumerate(facts)]
+    terminal = Terminal()
+    terminal.print(Text(slug_of(task_run), "bold"))
+    if not terminal.is_terminal:
+        # a table would fill each line up with spaces
+        for title, (_, value) in zip(titles, facts):
+            terminal.print(Text(f"{title:<10}").append(value))
+        return
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
-    for index, (title, value) in enumerate(facts):
-        table.add_row(title if index == 0 or facts[index - 1][0] != title else "", value)
-    terminal = Terminal()
-    terminal.print(Text(slug_of(task_run), "bold"))
+    for title, (_, value) in zip(titles, facts):
+        table.add_row(title, value)
     terminal.print(table)
 
 
@@ -84,9 +90,12 @@ def _state(name: str, message: Optional[str]) -> Text:
 def _result(task_run: TaskRunView) -> str:
     if task_run.result_type is None:
         return "-"
-    # a task that returned None has nothing to keep
-    location = task_run.result_location
-    return plain(task_run.result_type) + (f" at {plain(location)}" if location else ", which kept nothing")
+    kept = plain(task_run.result_type)
+    if task_run.result_location is None:
+        # a task that returned None has nothing to keep
+        return f"{kept}, which kept nothing"
+    # a PrefectResult is kept in the state itself: its location is its value
+    return f"{kept}{':' if kept == 'PrefectResult' else ' at'} {plain(task_run.result_location)}"
 
 
 def _flow_run(flow_run: FlowRunView) -> Text:

@@ -67,10 +67,11 @@ Examples:
     "--state",
     "states",
     multiple=True,
+    metavar="STATE",
     type=click.Choice(_STATES, case_sensitive=False),
-    help="Only those in this state. May be given several times.",
+    help="Only those in this state, such as Failed. May be given several times.",
 )
-@click.option("--slug", help="Only those of this task.")
+@click.option("--slug", metavar="SLUG", help="Only those of this task.")
 @click.option("--mapped/--not-mapped", default=None, help="Only children of mapped tasks, or only the others.")
 @click.option(
     "-o",
@@ -125,30 +126,42 @@ def _print_table(task_runs: Iterator[TaskRunView], is_wide: bool) -> None:
     terminal = Terminal()
     known = WIDE if is_wide or terminal.width >= WIDE_ENOUGH else NARROW
     columns = [column for column in known if terminal.width >= column.at_width]
-    titles = [Text(column.title) for column in columns]
-    widths: List[int] = []
+    widths = [0] * len(columns)
+    rows = [[Text(column.title) for column in columns]]
     while True:
-        rows = [[column.shows(task_run) for column in columns] for task_run in islice(task_runs, PAGE)]
-        if not widths:
-            rows.insert(0, titles)
-            widths = _widths(rows, terminal.width)
+        rows += [[column.shows(task_run) for column in columns] for task_run in islice(task_runs, PAGE)]
         if not rows:
             return
-        lines = [_line(row, widths, is_cut=terminal.is_terminal) for row in rows]
+        # columns grow from page to page where they must
+        widths = _widths(rows, widths, terminal.width)
+        lines = [_line(row, widths) for row in rows]
         terminal.print(Text("\n").join(lines), no_wrap=True, overflow="ellipsis")
+        rows = []
 
 
-def _line(row: List[Text], widths: List[int], is_cut: bool) -> Text:
-    *cells, last = row
+def _line(row: List[Text], widths: List[int]) -> Text:
+    slug, *cells, last = row
+    cells = [_cut(slug, widths[0]), *cells]
     for cell, width in zip(cells, widths):
-        if is_cut:
-            cell.truncate(width, overflow="ellipsis")
-        # what is longer than on the first page stays whole where there is no edge
-        cell.pad_right(max(0, width - cell.cell_len))
-    return Text("  ").join([*cells, last])
+        cell.pad_right(width - cell.cell_len)
+    line = Text("  ").join([*cells, last])
+    line.rstrip()
+    return line
 
 
-def _widths(rows: List[List[Text]], edge: int) -> List[int]:
-    first, *others = (max(cell.cell_len for cell in cells) for cells in zip(*rows))
-    # the slug is the one that gives way, down to where it says nothing any more
-    return [max(min(first, edge - sum(others) - 2 * len(others)), 8), *others]
+def _cut(slug: Text, width: int) -> Text:
+    """At its end it says which child it is, so that it is cut before that."""
+    if slug.cell_len <= width:
+        return slug
+    name, bracket, index = slug.plain.rpartition("[")
+    end = bracket + index if bracket else ""
+    cut = Text(name if bracket else slug.plain)
+    cut.truncate(max(1, width - len(end)), overflow="ellipsis")
+    return cut.append(end)
+
+
+def _widths(rows: List[List[Text]], before: List[int], edge: int) -> List[int]:
+    slug, *others, last = (max(width, *(cell.cell_len for cell in cells)) for width, cells in zip(before, zip(*rows)))
+    # the last column has what is left, and the slug gives way, down to where it says nothing any more
+    left = edge - sum(others) - min(last, FEW_DIGITS) - 2 * (len(others) + 1)
+    return [max(min(slug, left), 8), *others, last]

@@ -53,8 +53,11 @@ def result(
             click.echo(plain(location))
         return
     terminal = Terminal(stderr=True)
-    kept = task_run.result_location or f"the results of the children of {task_run.task_slug}"
-    terminal.print(f"Reading {plain(kept)}: unless the task has another serializer this unpickles, which can run code.")
+    # otherwise there is nothing to read; and a PrefectResult is JSON, in the state itself
+    if task_run.state.is_successful() and task_run.result_type != "PrefectResult":
+        what = "results of the children" if task_run.state.is_mapped() else "result"
+        kept = plain(task_run.result_location or f"the {what} of {task_run.task_slug}")
+        terminal.print(f"Reading {kept}: unless the task has another serializer this unpickles, which can run code.")
     with terminal.status("Reading..."):
         value = task_run.get_result()
     if output:

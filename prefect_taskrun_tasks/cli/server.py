@@ -21,7 +21,13 @@ def needs_server_extra() -> Iterator[None]:
         ) from error
 
 
-@click.group(short_help="The embedded backend by itself.")
+@click.group(
+    short_help="The embedded backend by itself.",
+    epilog="""\b
+Examples:
+    $ prefect-taskrun server start
+""",
+)
 def server() -> None:
     """The embedded backend: Prefect Server's API on SQLite, without Docker."""
 

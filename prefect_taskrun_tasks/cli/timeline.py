@@ -9,7 +9,7 @@ from rich.progress import track
 from ..timeline import timeline_page
 from ..views import FlowRunView
 from .look import Look, flow_run_argument, sought_flow_run
-from .terminal import Terminal
+from .terminal import Terminal, plain
 
 
 @click.command(
@@ -42,4 +42,4 @@ def write_timeline(flow_run: FlowRunView, output: Path) -> None:
         output.write_text(timeline_page(flow_run, task_runs), encoding="utf-8")
     except OSError as error:
         raise click.ClickException(f"{output} cannot be written: {error.strerror}") from error
-    terminal.print(f"Timeline: {output.resolve()}")
+    terminal.print(f"Timeline: {plain(str(output.resolve()))}")

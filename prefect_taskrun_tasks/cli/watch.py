@@ -62,6 +62,7 @@ def _drawn(progress: Progress) -> RenderableType:
     bars.add_column(no_wrap=True, overflow="ellipsis")
     bars.add_column(ratio=1)
     bars.add_column(justify="right", no_wrap=True)
+    bars.add_column(style="red", no_wrap=True)
     _add_bar(bars, "task runs", progress.finished, progress.expected, 0)
     for slug, task in progress.mapped.items():
         _add_bar(bars, plain(slug), task.finished, task.expected, task.failed)
@@ -72,12 +73,10 @@ def _drawn(progress: Progress) -> RenderableType:
 
 
 def _add_bar(bars: Table, name: str, finished: int, expected: int, failed: int) -> None:
-    number = Text(f"{finished:,}/{expected:,}" if expected else f"{finished:,}")
-    if failed:
-        number.append(f" {failed:,} failed", "red")
+    number = f"{finished:,}/{expected:,}" if expected else f"{finished:,}"
     style = "red" if failed else "green"
     bar = ProgressBar(total=max(expected, 1), completed=finished, complete_style=style, finished_style=style)
-    bars.add_row(name, bar, number)
+    bars.add_row(name, bar, number, f"{failed:,} failed" if failed else "")
 
 
 def _tell_changes(progress: Progress, terminal: Terminal) -> None:

@@ -7,6 +7,7 @@ that it selects, however many rows there are.
 
 import json
 import operator
+import re
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from sqlalchemy import (
@@ -82,11 +83,12 @@ COMPARISONS: Dict[str, Callable[[Any, Any], Any]] = {
 
 def _contains(column: Any, wanted: Any, path: Tuple[str, ...] = ()) -> "ColumnElement[bool]":
     """Whether a JSON column holds `wanted`, as PostgreSQL's ``@>`` has it: objects with these items, scalars alike."""
-    plain = all('"' not in key and key.isprintable() for key in path)
-    if isinstance(wanted, list) or not (path or isinstance(wanted, dict)) or not plain:
+    if isinstance(wanted, list) or not (path or isinstance(wanted, dict)) or any('"' in key for key in path):
         raise Refused(f"_contains takes an object of objects and scalars, with plain keys, and not {wanted!r}.")
-    # as part of the statement, or no index on what is there could serve it
-    place = bindparam(None, "$" + "".join(f'."{key}"' for key in path), String, unique=True, literal_execute=True)
+    # words as part of the statement, or no index on what is there could serve it; anything else is a parameter
+    are_words = all(re.fullmatch(r"\w+", key, re.ASCII) for key in path)
+    steps = "$" + "".join(f'."{key}"' for key in path)
+    place = bindparam(None, steps, String, unique=True, literal_execute=are_words)
     kind = func.json_type(column, place)
     if isinstance(wanted, dict):
         return and_(kind == "object", *[_contains(column, value, (*path, key)) for key, value in wanted.items()])

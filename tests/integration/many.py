@@ -31,6 +31,7 @@ def _child(run: DrivenRun, task_id: str, map_index: int, state: State) -> Dict[s
         "state": type(state).__name__,
         "serialized_state": state.serialize(),
         "state_timestamp": now(),
+        "start_time": now(),
         "version": 3,
     }
 

@@ -1,10 +1,32 @@
-"""How ``prefect-taskrun run`` prints results."""
+"""What ``prefect-taskrun`` says about itself, and how it prints results."""
 
-from typing import Any
+from typing import Any, Iterator, List
 
+import click
 import pytest
+from click.testing import CliRunner
 
+from prefect_taskrun_tasks.cli import main
 from prefect_taskrun_tasks.cli.result import in_json
+
+
+def _commands(group: click.Group, *path: str) -> Iterator[List[str]]:
+    yield [*path]
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from _commands(command, *path, name)
+        else:
+            yield [*path, name]
+
+
+@pytest.mark.parametrize("command", list(_commands(main)), ids=" ".join)
+def test_every_command_explains_itself_by_examples(command: List[str]) -> None:
+    result = CliRunner().invoke(main, [*command, "--help"], prog_name="prefect-taskrun")
+    assert result.exit_code == 0
+    usage, _, examples = result.output.partition("Examples:\n")
+    assert usage.startswith(" ".join(["Usage: prefect-taskrun", *command, "["]))
+    assert f"$ prefect-taskrun {' '.join(command)}" in examples
+    assert max(map(len, usage.splitlines())) <= 80
 
 
 @pytest.mark.parametrize(
