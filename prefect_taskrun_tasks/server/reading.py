@@ -83,7 +83,8 @@ COMPARISONS: Dict[str, Callable[[Any, Any], Any]] = {
 
 def _contains(column: Any, wanted: Any, path: Tuple[str, ...] = ()) -> "ColumnElement[bool]":
     """Whether a JSON column holds `wanted`, as PostgreSQL's ``@>`` has it: objects with these items, scalars alike."""
-    if isinstance(wanted, list) or not (path or isinstance(wanted, dict)) or any('"' in key for key in path):
+    plain = all('"' not in key and key.isprintable() for key in path)
+    if isinstance(wanted, list) or not (path or isinstance(wanted, dict)) or not plain:
         raise Refused(f"_contains takes an object of objects and scalars, with plain keys, and not {wanted!r}.")
     # words as part of the statement, or no index on what is there could serve it; anything else is a parameter
     are_words = all(re.fullmatch(r"\w+", key, re.ASCII) for key in path)

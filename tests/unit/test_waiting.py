@@ -16,13 +16,13 @@ from prefect_taskrun_tasks.waiting.question import question
 NOBODY = "4f6b3c1e-0000-4000-8000-000000000000"
 
 
-def test_watching_takes_the_arguments_of_prefects_and_two_more() -> None:
+def test_watching_takes_the_arguments_of_prefects_and_three_more() -> None:
     theirs, mine = [
         [(each.name, each.default) for each in inspect.signature(lib.watch_flow_run).parameters.values()]
         for lib in (PREFECT, ours)
     ]
-    assert mine[:-2] == theirs
-    assert [name for name, _ in mine[-2:]] == ["before_poll", "timeout"]
+    assert mine[:-3] == theirs
+    assert [name for name, _ in mine[-3:]] == ["before_poll", "timeout", "task_run_id"]
 
 
 def test_looking_for_agents_takes_the_arguments_of_prefects() -> None:
