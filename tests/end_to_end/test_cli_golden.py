@@ -87,8 +87,13 @@ def _assert_golden(name: str, text: str, request: pytest.FixtureRequest) -> None
     assert text == file.read_text()
 
 
-@pytest.mark.parametrize("columns", [80, 160])
-@pytest.mark.parametrize("name", ["list", "info", "logs", "tree", "watch", "help"])
+@pytest.mark.parametrize(
+    ("name", "columns"),
+    [
+        *(("list", 80), ("info", 80), ("logs", 80), ("tree", 80), ("watch", 80), ("help", 80)),
+        *(("list", 160), ("info", 160), ("tree", 160), ("watch", 160)),
+    ],
+)
 def test_a_terminal_shows_it_like_this(
     look: Looking, commands: Dict[str, List[str]], name: str, columns: int, request: pytest.FixtureRequest
 ) -> None:
