@@ -465,7 +465,7 @@ class FlowRunView:
     ) -> Iterator[TaskRunView]:
         """Task runs of this flow run in the order in which they started, looked up 500 at a time; nothing is kept.
 
-        Those that have not started come last.
+        Those that have not started, among them the parents of mapped ones, come last, in the order of their creation.
 
         Args:
             task_slug: only those of this task.
@@ -479,7 +479,8 @@ class FlowRunView:
         if mapped is not None:
             where["map_index"] = {"_gte" if mapped else "_lt": 0}
         started = api.pages("task_run", {**where, "start_time": {"_is_null": False}}, by=("start_time", "id"))
-        others = api.pages("task_run", {**where, "start_time": {"_is_null": True}})
+        fields = f"{api.FIELDS['task_run']} created"
+        others = api.pages("task_run", {**where, "start_time": {"_is_null": True}}, by=("created", "id"), fields=fields)
         return (TaskRunView._from_task_run_data(row) for page in chain(started, others) for row in page)
 
     @classmethod

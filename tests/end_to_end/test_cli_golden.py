@@ -90,11 +90,8 @@ def _assert_golden(name: str, text: str, request: pytest.FixtureRequest) -> None
 @pytest.mark.parametrize(
     ("name", "columns"),
     [
-        *((name, 80) for name in ("list", "info", "logs", "tree", "watch", "help")),
-        ("list", 160),
-        ("info", 160),
-        ("tree", 160),
-        ("watch", 160),
+        *(("list", 80), ("info", 80), ("logs", 80), ("tree", 80), ("watch", 80), ("help", 80)),
+        *(("list", 160), ("info", 160), ("tree", 160), ("watch", 160)),
     ],
 )
 def test_a_terminal_shows_it_like_this(
