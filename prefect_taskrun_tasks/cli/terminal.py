@@ -34,7 +34,7 @@ class Terminal(Console):
             stream.reconfigure(errors="backslashreplace")
         super().__init__(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=False)
         if not self.is_terminal:
-            self.width = NO_EDGE
+            self.width, self.soft_wrap = NO_EDGE, True
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError
