@@ -49,11 +49,14 @@ export async function rows(table, { where, order, limit = PAGE }) {
 /** All rows that changed after an instant. One that changes while pages of them are asked for comes again. */
 export async function changes(table, where, since) {
   const found = [];
+  let after = { updated: { _gt: since } };
   for (;;) {
-    const page = await rows(table, { where: { ...where, updated: { _gt: since } }, order: { updated: "asc" } });
+    const page = await rows(table, { where: { _and: [where, after] }, order: [{ updated: "asc" }, { id: "asc" }] });
     found.push(...page);
     if (page.length < PAGE) return found;
-    since = page.at(-1).updated;
+    // those of one transaction may all have changed at one instant
+    const { updated, id } = page.at(-1);
+    after = { updated: { _gte: updated }, _or: [{ updated: { _gt: updated } }, { id: { _gt: id } }] };
   }
 }
 

@@ -317,8 +317,8 @@ Index(
     func.json_extract(flow_run.c.context, literal_column("""'$."prefect_taskrun_tasks"."parent_flow_run_id"'""")),
 )
 # who follows runs and logs asks for what has changed
-Index("ix_flow_run_updated", flow_run.c.updated)
-Index("ix_task_run_updated", task_run.c.flow_run_id, task_run.c.updated)
-Index("ix_log_updated", log.c.flow_run_id, log.c.updated)
+Index("ix_flow_run_updated", flow_run.c.updated, flow_run.c.id)
+Index("ix_task_run_updated", task_run.c.flow_run_id, task_run.c.updated, task_run.c.id)
+Index("ix_log_updated", log.c.flow_run_id, log.c.updated, log.c.id)
 # a task's cached states are looked for in all its runs
 Index("ix_task_run_cached", task_run.c.task_id, task_run.c.state, task_run.c.state_timestamp)

@@ -16,7 +16,8 @@ from prefect.engine.state import Failed, Running, Success
 from prefect.utilities.configuration import set_temporary_config
 
 from prefect_taskrun_tasks.runner import settings
-from prefect_taskrun_tasks.server import Backend
+from prefect_taskrun_tasks.server import Backend, tables
+from prefect_taskrun_tasks.server.clock import now
 
 #: Headless, no page is ever hidden
 SEEN = """isSeen => {
@@ -147,6 +148,15 @@ def test_task_runs_are_in_a_table_with_pages_and_filters(backend: Backend, page:
     expect(rows).to_have_count(1)
     rows.get_by_role("link").click()
     expect(page.get_by_role("heading", level=1)).to_contain_text("load-1")
+
+
+def test_task_runs_that_all_changed_at_one_instant_are_all_there(backend: Backend, page: Page) -> None:
+    run = run_of(tasks=["score"])
+    map_over_many(backend, run, "score-1", 2_100)
+    with backend._database.write() as tx:
+        tx.update(tables.task_run, tables.task_run.c.flow_run_id == run.id, updated=now())
+    page.goto(address(backend, run, "#task-runs"))
+    expect(page.locator(".pager")).to_contain_text("2,101 task runs, page 1 of 22")
 
 
 def test_logs_are_appended_as_they_come(backend: Backend, page: Page) -> None:

@@ -225,9 +225,9 @@ SELECT id FROM flow_run WHERE tenant_id = 't' AND (
         "AND (start_time > '2026' OR id > 'y') ORDER BY start_time, id LIMIT 500",
         "SELECT count(*) FROM task_run WHERE flow_run_id IN ('x') AND state = 'Failed'",
         "SELECT * FROM log WHERE flow_run_id = 'x' ORDER BY timestamp, id",
-        "SELECT * FROM flow_run WHERE updated > 'x' ORDER BY updated LIMIT 1000",
-        "SELECT * FROM task_run WHERE flow_run_id = 'x' AND updated > 'y' ORDER BY updated LIMIT 1000",
-        "SELECT * FROM log WHERE flow_run_id = 'x' AND updated > 'y' ORDER BY updated LIMIT 1000",
+        "SELECT * FROM flow_run WHERE updated > 'x' ORDER BY updated, id LIMIT 1000",
+        "SELECT * FROM task_run WHERE flow_run_id = 'x' AND updated > 'y' ORDER BY updated, id LIMIT 1000",
+        "SELECT * FROM log WHERE flow_run_id = 'x' AND updated > 'y' ORDER BY updated, id LIMIT 1000",
         "SELECT * FROM flow_run_state WHERE flow_run_id IN ('x')",
     ],
 )
