@@ -8,16 +8,17 @@ from graphql import GraphQLError
 from sqlalchemy import Connection
 
 from . import document, reading, schema, strict_json, tables
-from .database import Database, Row, Transaction
+from .database import Database, Row
 from .document import InvalidDocument, Operation, Selection
 from .errors import Refused
-from .rules import agents, artifacts, flow_runs, flows, logs, schedules, states, task_runs, tenants
+from .queries import QUERIES
+from .rules import agents, artifacts, flow_groups, flow_runs, flows, logs, schedules, states, task_runs, tenants
 
 logger = logging.getLogger(__name__)
 
 Answer = Dict[str, Any]
 
-_RULES = (agents, artifacts, flow_runs, flows, logs, schedules, states, task_runs, tenants)
+_RULES = (agents, artifacts, flow_groups, flow_runs, flows, logs, schedules, states, task_runs, tenants)
 
 #: Operations in one batch
 LARGEST_BATCH = 25
@@ -99,8 +100,8 @@ class Api:
         if operation.is_mutation:
             return document.pick(self._mutate(field, headers), field.fields)
         with self._database.read() as connection:
-            if field.name in _QUERIES:
-                return document.pick(_QUERIES[field.name](connection, **field.arguments), field.fields)
+            if field.name in QUERIES:
+                return document.pick(QUERIES[field.name](connection, **field.arguments), field.fields)
             return _read(connection, field)
 
     def _mutate(self, field: Selection, headers: Mapping[str, str]) -> Row:
@@ -123,26 +124,6 @@ def _read(connection: Connection, field: Selection) -> Any:
     where = {"where": {"id": {"_eq": field.arguments["id"]}}}
     found = reading.rows(connection, tables.metadata.tables[table], field.fields, where)
     return found[0] if found else None
-
-
-def _hello(connection: Connection) -> str:
-    return "👋"
-
-
-def _api(connection: Connection) -> Row:
-    return {"backend": "SERVER", "mode": "normal", "version": "embedded", "core_version": None}
-
-
-def _task_run_info(connection: Connection, task_run_id: str) -> Row:
-    return task_runs.get_task_run_info(Transaction(connection), task_run_id)
-
-
-#: Queries that are not tables
-_QUERIES: Dict[str, Callable[..., Any]] = {
-    "hello": _hello,
-    "api": _api,
-    "get_task_run_info": _task_run_info,
-}
 
 
 def _request(request: Any) -> Tuple[str, Dict[str, Any], Optional[str]]:
