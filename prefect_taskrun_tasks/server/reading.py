@@ -5,19 +5,15 @@ Everything follows the table metadata. A request costs one statement for its roo
 that it selects, however many rows there are.
 """
 
-import json
 import operator
-import re
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
     FromClause,
-    String,
     Table,
     and_,
-    bindparam,
     false,
     func,
     not_,
@@ -26,7 +22,7 @@ from sqlalchemy import (
     true,
 )
 
-from . import tables
+from . import jsonb, tables
 from .document import Selection
 from .errors import Refused
 
@@ -75,30 +71,11 @@ COMPARISONS: Dict[str, Callable[[Any, Any], Any]] = {
     "_lte": operator.le,
     "_in": lambda column, values: column.in_(values),
     "_nin": lambda column, values: column.not_in(values),
-    "_contains": lambda column, wanted: _contains(column, wanted),
+    "_contains": jsonb.contains,
+    "_has_keys_any": jsonb.has_keys_any,
     "_ilike": lambda column, pattern: column.ilike(pattern),
     "_is_null": lambda column, null: column.is_(None) if null else column.is_not(None),
 }
-
-
-def _contains(column: Any, wanted: Any, path: Tuple[str, ...] = ()) -> "ColumnElement[bool]":
-    """Whether a JSON column holds `wanted`, as PostgreSQL's ``@>`` has it: objects with these items, scalars alike."""
-    plain = all('"' not in key and key.isprintable() for key in path)
-    if isinstance(wanted, list) or not (path or isinstance(wanted, dict)) or not plain:
-        raise Refused(f"_contains takes an object of objects and scalars, with plain keys, and not {wanted!r}.")
-    # words as part of the statement, or no index on what is there could serve it; anything else is a parameter
-    are_words = all(re.fullmatch(r"\w+", key, re.ASCII) for key in path)
-    steps = "$" + "".join(f'."{key}"' for key in path)
-    place = bindparam(None, steps, String, unique=True, literal_execute=are_words)
-    kind = func.json_type(column, place)
-    if isinstance(wanted, dict):
-        return and_(kind == "object", *[_contains(column, value, (*path, key)) for key, value in wanted.items()])
-    if wanted is None or isinstance(wanted, bool):
-        # null, true and false are types of SQLite's JSON
-        is_it: ColumnElement[bool] = kind == json.dumps(wanted)
-    else:
-        is_it = func.json_extract(column, place) == wanted
-    return is_it
 
 
 def condition(source: FromClause, table: Table, where: Optional[Shaped]) -> "ColumnElement[bool]":

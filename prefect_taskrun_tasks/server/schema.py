@@ -100,7 +100,7 @@ def _many(kind: Any) -> Any:
 
 def _comparison(scalar: GraphQLScalarType) -> GraphQLInputObjectType:
     if scalar is JSONB:
-        fields = {"_is_null": GraphQLBoolean, "_contains": JSONB}
+        fields = {"_is_null": GraphQLBoolean, "_contains": JSONB, "_has_keys_any": _many(GraphQLString)}
     else:
         fields = {name: scalar for name in ("_eq", "_neq", "_gt", "_gte", "_lt", "_lte")}
         fields.update(_in=_many(scalar), _nin=_many(scalar), _is_null=GraphQLBoolean)
