@@ -28,8 +28,11 @@ from .errors import Refused
 
 Shaped = Dict[str, Any]
 
-#: What was counted, by the answer keys of ``aggregate`` and of ``count`` in it
-Counts = Dict[Tuple[str, str], int]
+#: Keys of an answer, from ``aggregate`` inwards
+Keys = Tuple[str, ...]
+
+#: What was computed of all rows, by where it is in the answer
+Measured = Dict[Keys, Any]
 
 #: Keys in one ``IN (...)``; SQLite takes 32,766 parameters in a statement
 KEYS = 10_000
@@ -76,6 +79,9 @@ COMPARISONS: Dict[str, Callable[[Any, Any], Any]] = {
     "_ilike": lambda column, pattern: column.ilike(pattern),
     "_is_null": lambda column, null: column.is_(None) if null else column.is_not(None),
 }
+
+#: What can be computed of a column, besides how often it is there
+AGGREGATES: Dict[str, Callable[[Any], Any]] = {"max": func.max, "min": func.min, "sum": func.sum, "avg": func.avg}
 
 
 def condition(source: FromClause, table: Table, where: Optional[Shaped]) -> "ColumnElement[bool]":
@@ -237,7 +243,7 @@ def _related(
 
 
 def aggregate(connection: Connection, table: Table, field: Selection) -> Shaped:
-    """``{aggregate: {count}, nodes: [...]}`` of the rows that the field's arguments ask for."""
+    """``{aggregate: {count, max: {...}, ...}, nodes: [...]}`` of the rows that the field's arguments ask for."""
     return _aggregates(connection, table, field, None)[None]
 
 
@@ -248,25 +254,31 @@ def _aggregates(connection: Connection, table: Table, field: Selection, among: O
             for key, row in _rows(connection, table, each.fields, field.arguments, among):
                 nodes.setdefault(key, []).append(row)
 
-    counted = {
-        (each.key, count.key): count
-        for each in field.fields
-        if each.name == "aggregate"
-        for count in each.fields
-        if count.name == "count"
-    }
     source, conditions, order, limit, offset = _selected(table, field.arguments, among)
     limited = select(source).where(*conditions).order_by(*order).limit(limit).offset(offset).subquery()
-    totals = [_count(limited, count.arguments) for count in counted.values()]
+    measures = dict(_measures(limited, field))
     grouped = [limited.c[among.column]] if among else []
-    statement = select(*grouped, *totals).select_from(limited).group_by(*grouped) if totals else None
-    counts: Dict[Any, Counts] = {}
-    for found in connection.execute(statement) if statement is not None else []:
-        key, numbers = (found[0], found[1:]) if among else (None, found)
-        counts[key] = dict(zip(counted, numbers))
+    values: Dict[Any, Measured] = {}
+    if measures:
+        statement = select(*grouped, *measures.values()).select_from(limited).group_by(*grouped)
+        for found in connection.execute(statement):
+            key, measured = (found[0], found[1:]) if among else (None, found)
+            values[key] = dict(zip(measures, measured))
     return {
-        key: _aggregate_of(field, nodes.get(key, []), counts.get(key, {})) for key in (among.keys if among else [None])
+        key: _aggregate_of(field, nodes.get(key, []), values.get(key, {})) for key in (among.keys if among else [None])
     }
+
+
+def _measures(source: FromClause, field: Selection) -> "Iterator[Tuple[Keys, ColumnElement[Any]]]":
+    """What is to be computed of all rows, by where it is in the answer."""
+    for each in field.fields:
+        for measure in each.fields if each.name == "aggregate" else ():
+            if measure.name == "count":
+                yield (each.key, measure.key), _count(source, measure.arguments)
+            for column in measure.fields:
+                if column.name != "__typename":
+                    compute = AGGREGATES[measure.name]
+                    yield (each.key, measure.key, column.key), compute(source.c[column.name])
 
 
 def _count(source: FromClause, arguments: Shaped) -> "ColumnElement[int]":
@@ -281,15 +293,14 @@ def _count(source: FromClause, arguments: Shaped) -> "ColumnElement[int]":
     return func.count(value.distinct() if arguments.get("distinct") else value)
 
 
-def _aggregate_of(field: Selection, nodes: List[Shaped], counts: Counts) -> Shaped:
-    def inner(each: Selection) -> Any:
-        if each.name == "nodes":
-            return nodes
+def _aggregate_of(field: Selection, nodes: List[Shaped], values: Measured) -> Shaped:
+    def inner(each: Selection, path: Keys) -> Any:
         if each.name == "__typename":
             return each.parent
-        return {
-            count.key: count.parent if count.name == "__typename" else counts.get((each.key, count.key), 0)
-            for count in each.fields
-        }
+        if each.name == "nodes":
+            return nodes
+        if each.fields:
+            return {below.key: inner(below, (*path, below.key)) for below in each.fields}
+        return values.get(path, 0 if each.name == "count" else None)
 
-    return {each.key: inner(each) for each in field.fields}
+    return {each.key: inner(each, (each.key,)) for each in field.fields}

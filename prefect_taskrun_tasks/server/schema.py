@@ -3,13 +3,14 @@
 import uuid
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Callable, Dict
+from typing import Any, Callable, Dict, Optional
 
 from graphql import (
     GraphQLArgument,
     GraphQLBoolean,
     GraphQLEnumType,
     GraphQLField,
+    GraphQLFloat,
     GraphQLInputField,
     GraphQLInputObjectType,
     GraphQLInt,
@@ -94,6 +95,16 @@ def _scalar_of(column: "Column[Any]") -> GraphQLScalarType:
     return next((scalar for kind, scalar in kinds if isinstance(column.type, kind)), GraphQLString)
 
 
+def _measured(aggregate: str, column: "Column[Any]") -> Optional[GraphQLScalarType]:
+    """What an aggregate of a column is, or None if there is none, as in PostgreSQL."""
+    scalar = _scalar_of(column)
+    if aggregate in ("max", "min"):
+        return None if scalar in (JSONB, GraphQLBoolean, INTERVAL) else scalar
+    if scalar is not GraphQLInt:
+        return None
+    return GraphQLFloat if aggregate == "avg" else GraphQLInt
+
+
 def _many(kind: Any) -> Any:
     return GraphQLList(GraphQLNonNull(kind))
 
@@ -163,8 +174,13 @@ class _TableTypes:
             GraphQLInt,
             {"columns": GraphQLArgument(_many(self.columns)), "distinct": GraphQLArgument(GraphQLBoolean)},
         )
+        measures = {"count": count}
+        for name in reading.AGGREGATES:
+            fields = {column.name: GraphQLField(kind) for column in self.table.c if (kind := _measured(name, column))}
+            if fields:
+                measures[name] = GraphQLField(GraphQLObjectType(f"{self.table.name}_{name}_fields", fields))
         return {
-            "aggregate": GraphQLField(GraphQLObjectType(f"{self.table.name}_aggregate_fields", {"count": count})),
+            "aggregate": GraphQLField(GraphQLObjectType(f"{self.table.name}_aggregate_fields", measures)),
             "nodes": GraphQLField(_many(self.row)),
         }
 

@@ -267,6 +267,55 @@ def test_an_aggregate_counts_what_its_arguments_leave(flows: Caller) -> None:
     assert answer["unset"] == {"aggregate": {"count": 0}}
 
 
+def test_an_aggregate_computes_what_columns_have(flows: Caller) -> None:
+    flows.mutate("set_project_description", project_id=flows.project_id("two"), description="about")
+    query = """{
+        flow_aggregate {
+            __typename
+            aggregate {
+                __typename max { __typename version name } min { version last: created } sum { version } avg { version }
+            }
+            again: aggregate { max { newest: created } count }
+        }
+        project_aggregate { aggregate { max { description } } }
+        some: flow_aggregate(where: {name: {_eq: "b"}}, order_by: {version: desc}, limit: 1) {
+            aggregate { min { version } }
+        }
+        none: flow_aggregate(where: {name: {_eq: "z"}}) {
+            aggregate { count max { version } sum { version } } nodes { id }
+        }
+        project(order_by: {name: asc}) {
+            flows_aggregate(where: {name: {_neq: "c"}}) { aggregate { max { version name } avg { version } } }
+        }
+    }"""
+    answer = flows.ask(query)
+    created = sorted(flow["created"] for flow in flows.ask("{ flow { created } }")["flow"])
+    assert answer["flow_aggregate"] == {
+        "__typename": "flow_aggregate",
+        "aggregate": {
+            "__typename": "flow_aggregate_fields",
+            "max": {"__typename": "flow_max_fields", "version": 2, "name": "c"},
+            "min": {"version": 1, "last": created[0]},
+            "sum": {"version": 6},
+            "avg": {"version": 1.2},
+        },
+        "again": {"max": {"newest": created[-1]}, "count": 5},
+    }
+    assert answer["project_aggregate"]["aggregate"]["max"] == {"description": "about"}
+    assert answer["some"]["aggregate"]["min"] == {"version": 2}
+    nothing = {"aggregate": {"count": 0, "max": {"version": None}, "sum": {"version": None}}, "nodes": []}
+    assert answer["none"] == nothing
+    assert [each["flows_aggregate"]["aggregate"] for each in answer["project"]] == [
+        {"max": {"version": 2, "name": "b"}, "avg": {"version": 4 / 3}},
+        {"max": {"version": None, "name": None}, "avg": {"version": None}},
+    ]
+
+
+@pytest.mark.parametrize("what", ["max { archived }", "min { parameters }", "sum { name }", "avg { created }"])
+def test_a_column_has_only_the_aggregates_that_its_type_has(api: Caller, what: str) -> None:
+    assert "Cannot query field" in api.error(f"{{ flow_aggregate {{ aggregate {{ {what} }} }} }}")
+
+
 def test_a_row_is_answered_with_exactly_the_fields_that_were_asked_for(maps: Caller) -> None:
     """T3: the client passes rows on as keyword arguments."""
     query = "{ task_run(limit: 1) { id map_index task { slug } flow_run { flow { name } } } }"
