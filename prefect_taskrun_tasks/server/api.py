@@ -7,7 +7,7 @@ import graphql
 from graphql import GraphQLError
 from sqlalchemy import Connection
 
-from . import document, reading, schema, strict_json, tables
+from . import document, reading, schema, strict_json, tables, traversal
 from .database import Database, Row
 from .document import InvalidDocument, Operation, Selection
 from .errors import Refused
@@ -114,16 +114,23 @@ class Api:
 
 
 def _read(connection: Connection, field: Selection) -> Any:
-    """A root field that is a table, or a table's ``_by_pk`` or ``_aggregate``."""
-    if field.name in tables.metadata.tables:
-        return reading.rows(connection, tables.metadata.tables[field.name], field.fields, field.arguments)
-    table, _, what = field.name.rpartition("_aggregate")
-    if table and not what:
-        return reading.aggregate(connection, tables.metadata.tables[table], field)
-    table = field.name[: -len("_by_pk")]
-    where = {"where": {"id": {"_eq": field.arguments["id"]}}}
-    found = reading.rows(connection, tables.metadata.tables[table], field.fields, where)
-    return found[0] if found else None
+    """A root field that is a table or a walk, or the ``_aggregate`` of one, or a table's ``_by_pk``."""
+    name, _, what = field.name.rpartition("_by_pk")
+    if name and not what:
+        where = {"where": {"id": {"_eq": field.arguments["id"]}}}
+        found = reading.rows(connection, tables.readable[name], field.fields, where)
+        return found[0] if found else None
+    name, _, what = field.name.rpartition("_aggregate")
+    is_aggregate = bool(name) and not what
+    name = name if is_aggregate else field.name
+    table, computed = tables.readable.get(name), None
+    if name in traversal.WALKS:
+        table, computed = tables.utility_traversal, traversal.walk(name, **field.arguments["args"])
+    assert table is not None
+    if is_aggregate:
+        return reading.aggregate(connection, table, field, computed)
+    order = {} if computed is None else {"order_by": [{"depth": "asc"}, {"task_id": "asc"}]}
+    return reading.rows(connection, table, field.fields, {**order, **field.arguments}, computed)
 
 
 def _request(request: Any) -> Tuple[str, Dict[str, Any], Optional[str]]:

@@ -49,8 +49,8 @@ class Relationship(NamedTuple):
 
 
 def _relationships() -> Dict[str, Dict[str, Relationship]]:
-    found: Dict[str, Dict[str, Relationship]] = {name: {} for name in tables.metadata.tables}
-    for table in tables.metadata.tables.values():
+    found: Dict[str, Dict[str, Relationship]] = {name: {} for name in tables.readable}
+    for table in tables.readable.values():
         for key in table.foreign_keys:
             column, other = key.parent, key.column.table
             assert isinstance(other, Table)
@@ -149,20 +149,20 @@ class _Among(NamedTuple):
 
 
 def _selected(
-    table: Table, arguments: Shaped, among: Optional[_Among]
+    table: Table, arguments: Shaped, among: Optional[_Among], computed: Optional[FromClause]
 ) -> "Tuple[FromClause, List[ColumnElement[bool]], List[ColumnElement[Any]], Optional[int], Optional[int]]":
     """What `where`, `distinct_on`, `limit` and `offset` leave, as (source, conditions, order, limit, offset)."""
     order_by = arguments.get("order_by") or []
     limit, offset = arguments.get("limit"), arguments.get("offset")
     if (limit or 0) < 0 or (offset or 0) < 0:
         raise Refused(f"limit ({limit}) and offset ({offset}) cannot be negative.")
-    source: FromClause = table.alias()
+    source = table.alias() if computed is None else computed
     conditions: List[ColumnElement[bool]] = [condition(source, table, arguments.get("where"))]
     if among:
         conditions.append(source.c[among.column].in_(among.keys))
 
     def ranked(label: str, partition: List[str]) -> FromClause:
-        order = ordering(source, table, order_by) or [source.c.id]
+        order = ordering(source, table, order_by) or [next(iter(source.c))]
         rank = func.row_number().over(partition_by=[source.c[name] for name in partition], order_by=order)
         return select(source, rank.label(label)).where(*conditions).subquery()
 
@@ -179,9 +179,18 @@ def _selected(
     return source, conditions, ordering(source, table, order_by), limit, offset
 
 
-def rows(connection: Connection, table: Table, fields: List[Selection], arguments: Shaped) -> List[Shaped]:
-    """The rows of `table` that `arguments` (where, order_by, limit, offset, distinct_on) ask for, as `fields`."""
-    return [row for _, row in _rows(connection, table, fields, arguments, None)]
+def rows(
+    connection: Connection,
+    table: Table,
+    fields: List[Selection],
+    arguments: Shaped,
+    computed: Optional[FromClause] = None,
+) -> List[Shaped]:
+    """The rows of `table` that `arguments` (where, order_by, limit, offset, distinct_on) ask for, as `fields`.
+
+    They are those that `computed` selects, if it is given.
+    """
+    return [row for _, row in _rows(connection, table, fields, arguments, None, computed)]
 
 
 def _rows(
@@ -190,15 +199,16 @@ def _rows(
     fields: List[Selection],
     arguments: Shaped,
     among: Optional[_Among],
+    computed: Optional[FromClause] = None,
 ) -> List[Tuple[Any, Shaped]]:
     """Pairs of the parent's key (None at the root) and a shaped row."""
-    source, conditions, order, limit, offset = _selected(table, arguments, among)
+    source, conditions, order, limit, offset = _selected(table, arguments, among, computed)
     related = RELATIONSHIPS[table.name]
     names = {each.name for each in fields if each.name in table.c}
     names |= {related[_relationship_name(each.name)].local for each in fields if each.fields}
     if among:
         names.add(among.column)
-    columns = sorted(names or {"id"})
+    columns = sorted(names) or [next(iter(table.c)).name]
     statement = select(*[source.c[name] for name in columns]).where(*conditions).order_by(*order)
     found = connection.execute(statement.limit(limit).offset(offset)).mappings().all()
 
@@ -242,19 +252,25 @@ def _related(
     return lambda key: found[key][0] if key in found else None
 
 
-def aggregate(connection: Connection, table: Table, field: Selection) -> Shaped:
+def aggregate(connection: Connection, table: Table, field: Selection, computed: Optional[FromClause] = None) -> Shaped:
     """``{aggregate: {count, max: {...}, ...}, nodes: [...]}`` of the rows that the field's arguments ask for."""
-    return _aggregates(connection, table, field, None)[None]
+    return _aggregates(connection, table, field, None, computed)[None]
 
 
-def _aggregates(connection: Connection, table: Table, field: Selection, among: Optional[_Among]) -> Dict[Any, Shaped]:
+def _aggregates(
+    connection: Connection,
+    table: Table,
+    field: Selection,
+    among: Optional[_Among],
+    computed: Optional[FromClause] = None,
+) -> Dict[Any, Shaped]:
     nodes: Dict[Any, List[Shaped]] = {}
     for each in field.fields:
         if each.name == "nodes":
-            for key, row in _rows(connection, table, each.fields, field.arguments, among):
+            for key, row in _rows(connection, table, each.fields, field.arguments, among, computed):
                 nodes.setdefault(key, []).append(row)
 
-    source, conditions, order, limit, offset = _selected(table, field.arguments, among)
+    source, conditions, order, limit, offset = _selected(table, field.arguments, among, computed)
     limited = select(source).where(*conditions).order_by(*order).limit(limit).offset(offset).subquery()
     measures = dict(_measures(limited, field))
     grouped = [limited.c[among.column]] if among else []

@@ -3,7 +3,7 @@
 import uuid
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Callable, Dict, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 from graphql import (
     GraphQLArgument,
@@ -26,7 +26,7 @@ from graphql import (
 )
 from sqlalchemy import JSON, Boolean, Column, Integer, Table
 
-from . import clock, reading, strict_json, tables
+from . import clock, reading, strict_json, tables, traversal
 
 Fields = Dict[str, Any]
 
@@ -42,6 +42,15 @@ def _uuid(value: Any) -> str:
         return str(uuid.UUID(_text(value)))
     except ValueError:
         raise ValueError(f"{value!r} is not a UUID") from None
+
+
+def _uuids(value: Any) -> List[str]:
+    """Of a list of UUIDs, or of an array as PostgreSQL writes it."""
+    if isinstance(value, str) and value.startswith("{") and value.endswith("}"):
+        value = [each.strip().strip('"') for each in value[1:-1].split(",")] if value[1:-1].strip() else []
+    if not isinstance(value, list):
+        raise ValueError(f"{value!r} is not an array of UUIDs")
+    return list(dict.fromkeys(_uuid(each) for each in value))
 
 
 def _instant(value: Any) -> str:
@@ -66,6 +75,7 @@ def _json_scalar(name: str) -> GraphQLScalarType:
 
 
 UUID = _scalar("uuid", _uuid)
+UUIDS = _scalar("_uuid", _uuids)
 TIMESTAMP = _scalar("timestamptz", _instant)
 JSONB = _json_scalar("jsonb")
 INTERVAL = _scalar("interval", _text)
@@ -190,7 +200,7 @@ class _ReadSchema:
 
     def __init__(self) -> None:
         self._comparisons: Dict[str, GraphQLInputObjectType] = {}
-        self.types = {table.name: _TableTypes(table, self) for table in tables.metadata.tables.values()}
+        self.types = {table.name: _TableTypes(table, self) for table in tables.readable.values()}
 
     def comparison(self, column: "Column[Any]") -> GraphQLInputObjectType:
         scalar = _scalar_of(column)
@@ -200,10 +210,18 @@ class _ReadSchema:
 
     def query(self) -> GraphQLObjectType:
         fields: Fields = {}
-        for name, types in self.types.items():
+        for name in tables.metadata.tables:
+            types = self.types[name]
             fields[name] = GraphQLField(_many(types.row), types.arguments)
             fields[f"{name}_by_pk"] = GraphQLField(types.row, {"id": GraphQLArgument(GraphQLNonNull(UUID))})
             fields[f"{name}_aggregate"] = GraphQLField(types.aggregate, types.arguments)
+        types = self.types[tables.utility_traversal.name]
+        for name in traversal.WALKS:
+            given = {"start_task_ids": GraphQLInputField(UUIDS), "depth_limit": GraphQLInputField(GraphQLInt)}
+            args = GraphQLNonNull(GraphQLInputObjectType(f"{name}_args", given))
+            arguments = {"args": GraphQLArgument(args), **types.arguments}
+            fields[name] = GraphQLField(_many(types.row), arguments)
+            fields[f"{name}_aggregate"] = GraphQLField(types.aggregate, arguments)
         return GraphQLObjectType("Query", fields)
 
 
