@@ -298,6 +298,26 @@ task_run_artifact = stored(
     json("data", default=dict),
 )
 
+cloud_hook = stored(
+    "cloud_hook",
+    tenant_id(hidden=True),
+    Column("version_group_id", Words),
+    Column("name", Words),
+    Column("type", Words, nullable=False),
+    json("states", default=list),
+    json("config", default=dict),
+    Column("active", Boolean, nullable=False, default=True),
+)
+
+message = stored(
+    "message",
+    tenant_id(hidden=True),
+    flag("read"),
+    Column("type", Words),
+    Column("text", Words),
+    json("content", default=dict),
+)
+
 #: Rows that are computed when they are asked for, and not kept
 computed = MetaData()
 

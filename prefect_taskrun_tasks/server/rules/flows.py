@@ -142,14 +142,11 @@ def _insert(tx: Transaction, project: Row, group: Row, serialized: Dict[str, Any
 
 def _activate_schedule(tx: Transaction, flow_id: str) -> None:
     # a schedule that cannot be active does not stop the registration, as in the original
-    savepoint = tx.connection.begin_nested()
     try:
-        schedules.set_schedule_active(tx, flow_id)
+        with tx.attempt():
+            schedules.set_schedule_active(tx, flow_id)
     except Exception as error:
-        savepoint.rollback()
         logger.warning("The schedule of flow %s is not active: %s", flow_id, error)
-    else:
-        savepoint.commit()
 
 
 def register_tasks(tx: Transaction, flow_id: str, serialized_tasks: List[Dict[str, Any]]) -> Row:
