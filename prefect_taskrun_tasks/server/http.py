@@ -12,6 +12,7 @@ from typing import Any, AsyncIterator, Iterable, Mapping, Optional, Tuple
 import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
@@ -55,6 +56,8 @@ class Backend:
         host: address to listen on.
         port: port to listen on; 0 takes a free one.
         agent_addresses: ``--agent-address`` of agents to poke when a flow run is ready.
+        ui_origins: where web UIs come from that may use the API in a browser, such as ``http://localhost:8080`` for the
+            one of Prefect Server. Others may not.
 
     Raises:
         DatabaseUnusable: see `Database`.
@@ -71,8 +74,10 @@ class Backend:
         host: str = "127.0.0.1",
         port: int = 4200,
         agent_addresses: Iterable[str] = (),
+        ui_origins: Iterable[str] = (),
     ) -> None:
         self._host = host
+        self._ui_origins = [origin.rstrip("/") for origin in ui_origins]
         self._socket = _listen(host, port)
         self._poker = Poker(agent_addresses)
         self._news = News()
@@ -122,7 +127,14 @@ class Backend:
         # a name that somebody else's page has made to mean this machine is not among them
         hosts = _LOOPBACK if self._host in _LOOPBACK else ["*"]
         guard = Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
-        return Starlette(routes=routes, lifespan=lifespan, middleware=[guard])
+        guards = [guard]
+        if self._ui_origins:
+            # browsers ask first, as the UI sends JSON, and headers of its own
+            origins = self._ui_origins
+            guards.append(
+                Middleware(CORSMiddleware, allow_origins=origins, allow_methods=["POST"], allow_headers=["*"])
+            )
+        return Starlette(routes=routes, lifespan=lifespan, middleware=guards)
 
     def _stored(self, tx: Transaction) -> None:
         if tx.queued:
