@@ -67,7 +67,7 @@ def test_a_hook_can_be_switched_off_and_on_and_deleted(tx: Transaction) -> None:
         (cloud_hooks.delete_cloud_hook, []),
     ):
         assert change(tx, id) == {"success": True}
-        stored.set_state(tx, run_id, "Running")
+        stored.set_state(tx, run_id, "Running", message=change.__name__)
         assert told(tx) == expected
     for change in (cloud_hooks.set_cloud_hook_inactive, cloud_hooks.delete_cloud_hook):
         assert change(tx, id) == {"success": False}
@@ -103,15 +103,17 @@ def test_an_event_says_whose_state_it_is(tx: Transaction) -> None:
 
 
 def test_a_replay_is_told_once(tx: Transaction) -> None:
-    """T25: the agent says again that it has submitted a flow run."""
-    hook(tx, states=["Submitted", "Scheduled"])
+    """T25."""
+    hook(tx, states=["Submitted", "Scheduled", "Failed"])
     tx.agent_id = tables.new_id()
     tx.insert(tables.agent, id=tx.agent_id, tenant_id=stored.tenant_id(tx))
     run_id = stored.flow_run_id(tx, idempotency_key="k")
     flow_runs.create_flow_run(tx, flow_id=stored.flow_run(tx, run_id)["flow_id"], idempotency_key="k")
     for _ in range(2):
         stored.set_state(tx, run_id, "Submitted", state={"type": "Scheduled"})
-    assert told(tx) == ["Scheduled", "Submitted"]
+    for _ in range(2):
+        stored.set_state(tx, run_id, "Failed", message="why")
+    assert told(tx) == ["Scheduled", "Submitted", "Failed"]
 
 
 def test_what_is_undone_is_not_told(tx: Transaction) -> None:

@@ -26,9 +26,12 @@ def state_changed(tx: Transaction, run: Row, state: Row) -> None:
 
     Args:
         tx: the transaction that stores the state.
-        run: the flow run as it was before.
+        run: the flow run as it was before. A state that it had already is no news.
         state: the state's row.
     """
+    if run["serialized_state"] == state["serialized_state"]:
+        # a caller who got no answer says it again
+        return
     hooks, flows = tables.cloud_hook, tables.flow
     group = select(flows.c.version_group_id).where(flows.c.id == run["flow_id"]).scalar_subquery()
     active = select(hooks).where(
