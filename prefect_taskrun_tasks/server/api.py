@@ -7,17 +7,47 @@ import graphql
 from graphql import GraphQLError
 from sqlalchemy import Connection
 
-from . import document, reading, schema, strict_json, tables
-from .database import Database, Row, Transaction
+from . import document, hooks, reading, schema, strict_json, tables, traversal
+from .database import Database, Row
 from .document import InvalidDocument, Operation, Selection
 from .errors import Refused
-from .rules import agents, artifacts, flow_runs, flows, logs, schedules, states, task_runs, tenants
+from .queries import QUERIES
+from .rules import (
+    agents,
+    artifacts,
+    cloud_hooks,
+    flow_groups,
+    flow_runs,
+    flows,
+    logs,
+    messages,
+    schedules,
+    states,
+    task_runs,
+    tenants,
+)
 
 logger = logging.getLogger(__name__)
 
 Answer = Dict[str, Any]
 
-_RULES = (agents, artifacts, flow_runs, flows, logs, schedules, states, task_runs, tenants)
+_RULES = (
+    agents,
+    artifacts,
+    cloud_hooks,
+    flow_groups,
+    flow_runs,
+    flows,
+    logs,
+    messages,
+    schedules,
+    states,
+    task_runs,
+    tenants,
+)
+
+#: Mutations that wait for somebody outside, and so begin and end their transactions themselves
+_OUTSIDE: Dict[str, Callable[..., Row]] = {"test_cloud_hook": hooks.test_cloud_hook}
 
 #: Operations in one batch
 LARGEST_BATCH = 25
@@ -32,16 +62,19 @@ class Api:
 
     Args:
         database: where everything is kept.
+        url: the address of this backend, for links to its page.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, url: str = "") -> None:
         self._database = database
+        self._url = url
         self._schema = schema.build()
         assert self._schema.mutation_type is not None
         #: mutation name -> the rule of that name
         self._rules: Dict[str, Callable[..., Row]] = {
             name: next(getattr(module, name) for module in _RULES if hasattr(module, name))
             for name in self._schema.mutation_type.fields
+            if name not in _OUTSIDE
         }
 
     def answer(self, body: bytes, headers: Optional[Mapping[str, str]] = None) -> Tuple[int, Any]:
@@ -99,50 +132,40 @@ class Api:
         if operation.is_mutation:
             return document.pick(self._mutate(field, headers), field.fields)
         with self._database.read() as connection:
-            if field.name in _QUERIES:
-                return document.pick(_QUERIES[field.name](connection, **field.arguments), field.fields)
+            if field.name in QUERIES:
+                return document.pick(QUERIES[field.name](connection, **field.arguments), field.fields)
             return _read(connection, field)
 
     def _mutate(self, field: Selection, headers: Mapping[str, str]) -> Row:
+        input = field.arguments["input"]
+        if field.name in _OUTSIDE:
+            return _OUTSIDE[field.name](self._database, self._url, **input)
         caller = {
             "agent_id": headers.get("x-prefect-agent-id"),
             "core_version": headers.get("x-prefect-core-version"),
         }
         with self._database.write(**caller) as tx:
-            return self._rules[field.name](tx, **field.arguments["input"])
+            return self._rules[field.name](tx, **input)
 
 
 def _read(connection: Connection, field: Selection) -> Any:
-    """A root field that is a table, or a table's ``_by_pk`` or ``_aggregate``."""
-    if field.name in tables.metadata.tables:
-        return reading.rows(connection, tables.metadata.tables[field.name], field.fields, field.arguments)
-    table, _, what = field.name.rpartition("_aggregate")
-    if table and not what:
-        return reading.aggregate(connection, tables.metadata.tables[table], field)
-    table = field.name[: -len("_by_pk")]
-    where = {"where": {"id": {"_eq": field.arguments["id"]}}}
-    found = reading.rows(connection, tables.metadata.tables[table], field.fields, where)
-    return found[0] if found else None
-
-
-def _hello(connection: Connection) -> str:
-    return "👋"
-
-
-def _api(connection: Connection) -> Row:
-    return {"backend": "SERVER", "mode": "normal", "version": "embedded", "core_version": None}
-
-
-def _task_run_info(connection: Connection, task_run_id: str) -> Row:
-    return task_runs.get_task_run_info(Transaction(connection), task_run_id)
-
-
-#: Queries that are not tables
-_QUERIES: Dict[str, Callable[..., Any]] = {
-    "hello": _hello,
-    "api": _api,
-    "get_task_run_info": _task_run_info,
-}
+    """A root field that is a table or a walk, or the ``_aggregate`` of one, or a table's ``_by_pk``."""
+    name, _, what = field.name.rpartition("_by_pk")
+    if name and not what:
+        where = {"where": {"id": {"_eq": field.arguments["id"]}}}
+        found = reading.rows(connection, tables.readable[name], field.fields, where)
+        return found[0] if found else None
+    name, _, what = field.name.rpartition("_aggregate")
+    is_aggregate = bool(name) and not what
+    name = name if is_aggregate else field.name
+    table, computed = tables.readable.get(name), None
+    if name in traversal.WALKS:
+        table, computed = tables.utility_traversal, traversal.walk(name, **field.arguments["args"])
+    assert table is not None
+    if is_aggregate:
+        return reading.aggregate(connection, table, field, computed)
+    order = {} if computed is None else {"order_by": [{"depth": "asc"}, {"task_id": "asc"}]}
+    return reading.rows(connection, table, field.fields, {**order, **field.arguments}, computed)
 
 
 def _request(request: Any) -> Tuple[str, Dict[str, Any], Optional[str]]:

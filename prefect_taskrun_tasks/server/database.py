@@ -5,16 +5,17 @@ import os
 import sqlite3
 import threading
 from contextlib import contextmanager
-from typing import IO, Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional
+from typing import IO, Any, Callable, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional
 
 from sqlalchemy import Connection, Table, create_engine, event, make_url, select
 from sqlalchemy.exc import ArgumentError, DatabaseError
-from sqlalchemy.schema import CreateIndex
+from sqlalchemy.schema import CreateIndex, CreateTable
 
 from . import tables
 from .clock import now
 
-#: Version of the tables, kept in the file's ``PRAGMA user_version``
+#: Version of the tables, kept in the file's ``PRAGMA user_version``. Tables and indexes that come to it later are made
+#: when a file is opened, and do not disturb who does not know them; another version is one whose tables are others.
 SCHEMA_VERSION = 1
 
 #: For `NULLS LAST`
@@ -28,6 +29,15 @@ Row = Mapping[str, Any]
 
 class DatabaseUnusable(Exception):
     """The database cannot be opened, or is not one of ours."""
+
+
+class Call(NamedTuple):
+    """Something that somebody outside wants to know."""
+
+    #: a row of `cloud_hook`
+    hook: Row
+    #: what has happened, as JSON
+    event: Dict[str, Any]
 
 
 class Transaction:
@@ -49,6 +59,19 @@ class Transaction:
         self.queued = False
         #: a flow run changed its state, or is gone: who waits for that is told
         self.news = False
+        #: what cloud hooks are to be told once the transaction is stored
+        self.calls: List[Call] = []
+
+    @contextmanager
+    def attempt(self) -> Iterator[None]:
+        """Undoes what a block has done when it raises, and keeps what was done before it."""
+        calls = len(self.calls)
+        try:
+            with self.connection.begin_nested():
+                yield
+        except BaseException:
+            del self.calls[calls:]
+            raise
 
     def rows(self, statement: Any) -> List[Row]:
         return [dict(row) for row in self.connection.execute(statement).mappings()]
@@ -135,13 +158,15 @@ class Database:
                     raise DatabaseUnusable(
                         f"The database {self._path!r} belongs to another program. Name another file."
                     )
-                tables.metadata.create_all(connection)
                 connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
-                tenant = {"id": tables.new_id(), "name": "default", "slug": "default", "created": now()}
-                connection.execute(tables.tenant.insert().values(tenant))
-            # a file of an earlier version of this package may lack some; its tables are the same
+            # a file of an earlier version of this package may lack some; those that it has are the same
+            for table in tables.metadata.sorted_tables:
+                connection.execute(CreateTable(table, if_not_exists=True))
             for index in (each for table in tables.metadata.tables.values() for each in table.indexes):
                 connection.execute(CreateIndex(index, if_not_exists=True))
+            if version == 0:
+                tenant = {"id": tables.new_id(), "name": "default", "slug": "default", "created": now()}
+                connection.execute(tables.tenant.insert().values(tenant))
 
     @contextmanager
     def _write_connection(self) -> Iterator[Connection]:

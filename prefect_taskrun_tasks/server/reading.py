@@ -5,19 +5,15 @@ Everything follows the table metadata. A request costs one statement for its roo
 that it selects, however many rows there are.
 """
 
-import json
 import operator
-import re
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
     FromClause,
-    String,
     Table,
     and_,
-    bindparam,
     false,
     func,
     not_,
@@ -26,14 +22,17 @@ from sqlalchemy import (
     true,
 )
 
-from . import tables
+from . import jsonb, tables
 from .document import Selection
 from .errors import Refused
 
 Shaped = Dict[str, Any]
 
-#: What was counted, by the answer keys of ``aggregate`` and of ``count`` in it
-Counts = Dict[Tuple[str, str], int]
+#: Keys of an answer, from ``aggregate`` inwards
+Keys = Tuple[str, ...]
+
+#: What was computed of all rows, by where it is in the answer
+Measured = Dict[Keys, Any]
 
 #: Keys in one ``IN (...)``; SQLite takes 32,766 parameters in a statement
 KEYS = 10_000
@@ -50,8 +49,8 @@ class Relationship(NamedTuple):
 
 
 def _relationships() -> Dict[str, Dict[str, Relationship]]:
-    found: Dict[str, Dict[str, Relationship]] = {name: {} for name in tables.metadata.tables}
-    for table in tables.metadata.tables.values():
+    found: Dict[str, Dict[str, Relationship]] = {name: {} for name in tables.readable}
+    for table in tables.readable.values():
         for key in table.foreign_keys:
             column, other = key.parent, key.column.table
             assert isinstance(other, Table)
@@ -75,30 +74,14 @@ COMPARISONS: Dict[str, Callable[[Any, Any], Any]] = {
     "_lte": operator.le,
     "_in": lambda column, values: column.in_(values),
     "_nin": lambda column, values: column.not_in(values),
-    "_contains": lambda column, wanted: _contains(column, wanted),
+    "_contains": jsonb.contains,
+    "_has_keys_any": jsonb.has_keys_any,
     "_ilike": lambda column, pattern: column.ilike(pattern),
     "_is_null": lambda column, null: column.is_(None) if null else column.is_not(None),
 }
 
-
-def _contains(column: Any, wanted: Any, path: Tuple[str, ...] = ()) -> "ColumnElement[bool]":
-    """Whether a JSON column holds `wanted`, as PostgreSQL's ``@>`` has it: objects with these items, scalars alike."""
-    plain = all('"' not in key and key.isprintable() for key in path)
-    if isinstance(wanted, list) or not (path or isinstance(wanted, dict)) or not plain:
-        raise Refused(f"_contains takes an object of objects and scalars, with plain keys, and not {wanted!r}.")
-    # words as part of the statement, or no index on what is there could serve it; anything else is a parameter
-    are_words = all(re.fullmatch(r"\w+", key, re.ASCII) for key in path)
-    steps = "$" + "".join(f'."{key}"' for key in path)
-    place = bindparam(None, steps, String, unique=True, literal_execute=are_words)
-    kind = func.json_type(column, place)
-    if isinstance(wanted, dict):
-        return and_(kind == "object", *[_contains(column, value, (*path, key)) for key, value in wanted.items()])
-    if wanted is None or isinstance(wanted, bool):
-        # null, true and false are types of SQLite's JSON
-        is_it: ColumnElement[bool] = kind == json.dumps(wanted)
-    else:
-        is_it = func.json_extract(column, place) == wanted
-    return is_it
+#: What can be computed of a column, besides how often it is there
+AGGREGATES: Dict[str, Callable[[Any], Any]] = {"max": func.max, "min": func.min, "sum": func.sum, "avg": func.avg}
 
 
 def condition(source: FromClause, table: Table, where: Optional[Shaped]) -> "ColumnElement[bool]":
@@ -166,20 +149,20 @@ class _Among(NamedTuple):
 
 
 def _selected(
-    table: Table, arguments: Shaped, among: Optional[_Among]
+    table: Table, arguments: Shaped, among: Optional[_Among], computed: Optional[FromClause]
 ) -> "Tuple[FromClause, List[ColumnElement[bool]], List[ColumnElement[Any]], Optional[int], Optional[int]]":
     """What `where`, `distinct_on`, `limit` and `offset` leave, as (source, conditions, order, limit, offset)."""
     order_by = arguments.get("order_by") or []
     limit, offset = arguments.get("limit"), arguments.get("offset")
     if (limit or 0) < 0 or (offset or 0) < 0:
         raise Refused(f"limit ({limit}) and offset ({offset}) cannot be negative.")
-    source: FromClause = table.alias()
+    source = table.alias() if computed is None else computed
     conditions: List[ColumnElement[bool]] = [condition(source, table, arguments.get("where"))]
     if among:
         conditions.append(source.c[among.column].in_(among.keys))
 
     def ranked(label: str, partition: List[str]) -> FromClause:
-        order = ordering(source, table, order_by) or [source.c.id]
+        order = ordering(source, table, order_by) or [next(iter(source.c))]
         rank = func.row_number().over(partition_by=[source.c[name] for name in partition], order_by=order)
         return select(source, rank.label(label)).where(*conditions).subquery()
 
@@ -196,9 +179,18 @@ def _selected(
     return source, conditions, ordering(source, table, order_by), limit, offset
 
 
-def rows(connection: Connection, table: Table, fields: List[Selection], arguments: Shaped) -> List[Shaped]:
-    """The rows of `table` that `arguments` (where, order_by, limit, offset, distinct_on) ask for, as `fields`."""
-    return [row for _, row in _rows(connection, table, fields, arguments, None)]
+def rows(
+    connection: Connection,
+    table: Table,
+    fields: List[Selection],
+    arguments: Shaped,
+    computed: Optional[FromClause] = None,
+) -> List[Shaped]:
+    """The rows of `table` that `arguments` (where, order_by, limit, offset, distinct_on) ask for, as `fields`.
+
+    They are those that `computed` selects, if it is given.
+    """
+    return [row for _, row in _rows(connection, table, fields, arguments, None, computed)]
 
 
 def _rows(
@@ -207,15 +199,16 @@ def _rows(
     fields: List[Selection],
     arguments: Shaped,
     among: Optional[_Among],
+    computed: Optional[FromClause] = None,
 ) -> List[Tuple[Any, Shaped]]:
     """Pairs of the parent's key (None at the root) and a shaped row."""
-    source, conditions, order, limit, offset = _selected(table, arguments, among)
+    source, conditions, order, limit, offset = _selected(table, arguments, among, computed)
     related = RELATIONSHIPS[table.name]
     names = {each.name for each in fields if each.name in table.c}
     names |= {related[_relationship_name(each.name)].local for each in fields if each.fields}
     if among:
         names.add(among.column)
-    columns = sorted(names or {"id"})
+    columns = sorted(names) or [next(iter(table.c)).name]
     statement = select(*[source.c[name] for name in columns]).where(*conditions).order_by(*order)
     found = connection.execute(statement.limit(limit).offset(offset)).mappings().all()
 
@@ -259,37 +252,49 @@ def _related(
     return lambda key: found[key][0] if key in found else None
 
 
-def aggregate(connection: Connection, table: Table, field: Selection) -> Shaped:
-    """``{aggregate: {count}, nodes: [...]}`` of the rows that the field's arguments ask for."""
-    return _aggregates(connection, table, field, None)[None]
+def aggregate(connection: Connection, table: Table, field: Selection, computed: Optional[FromClause] = None) -> Shaped:
+    """``{aggregate: {count, max: {...}, ...}, nodes: [...]}`` of the rows that the field's arguments ask for."""
+    return _aggregates(connection, table, field, None, computed)[None]
 
 
-def _aggregates(connection: Connection, table: Table, field: Selection, among: Optional[_Among]) -> Dict[Any, Shaped]:
+def _aggregates(
+    connection: Connection,
+    table: Table,
+    field: Selection,
+    among: Optional[_Among],
+    computed: Optional[FromClause] = None,
+) -> Dict[Any, Shaped]:
     nodes: Dict[Any, List[Shaped]] = {}
     for each in field.fields:
         if each.name == "nodes":
-            for key, row in _rows(connection, table, each.fields, field.arguments, among):
+            for key, row in _rows(connection, table, each.fields, field.arguments, among, computed):
                 nodes.setdefault(key, []).append(row)
 
-    counted = {
-        (each.key, count.key): count
-        for each in field.fields
-        if each.name == "aggregate"
-        for count in each.fields
-        if count.name == "count"
-    }
-    source, conditions, order, limit, offset = _selected(table, field.arguments, among)
+    source, conditions, order, limit, offset = _selected(table, field.arguments, among, computed)
     limited = select(source).where(*conditions).order_by(*order).limit(limit).offset(offset).subquery()
-    totals = [_count(limited, count.arguments) for count in counted.values()]
+    measures = dict(_measures(limited, field))
     grouped = [limited.c[among.column]] if among else []
-    statement = select(*grouped, *totals).select_from(limited).group_by(*grouped) if totals else None
-    counts: Dict[Any, Counts] = {}
-    for found in connection.execute(statement) if statement is not None else []:
-        key, numbers = (found[0], found[1:]) if among else (None, found)
-        counts[key] = dict(zip(counted, numbers))
+    values: Dict[Any, Measured] = {}
+    if measures:
+        statement = select(*grouped, *measures.values()).select_from(limited).group_by(*grouped)
+        for found in connection.execute(statement):
+            key, measured = (found[0], found[1:]) if among else (None, found)
+            values[key] = dict(zip(measures, measured))
     return {
-        key: _aggregate_of(field, nodes.get(key, []), counts.get(key, {})) for key in (among.keys if among else [None])
+        key: _aggregate_of(field, nodes.get(key, []), values.get(key, {})) for key in (among.keys if among else [None])
     }
+
+
+def _measures(source: FromClause, field: Selection) -> "Iterator[Tuple[Keys, ColumnElement[Any]]]":
+    """What is to be computed of all rows, by where it is in the answer."""
+    for each in field.fields:
+        for measure in each.fields if each.name == "aggregate" else ():
+            if measure.name == "count":
+                yield (each.key, measure.key), _count(source, measure.arguments)
+            for column in measure.fields:
+                if column.name != "__typename":
+                    compute = AGGREGATES[measure.name]
+                    yield (each.key, measure.key, column.key), compute(source.c[column.name])
 
 
 def _count(source: FromClause, arguments: Shaped) -> "ColumnElement[int]":
@@ -304,15 +309,14 @@ def _count(source: FromClause, arguments: Shaped) -> "ColumnElement[int]":
     return func.count(value.distinct() if arguments.get("distinct") else value)
 
 
-def _aggregate_of(field: Selection, nodes: List[Shaped], counts: Counts) -> Shaped:
-    def inner(each: Selection) -> Any:
-        if each.name == "nodes":
-            return nodes
+def _aggregate_of(field: Selection, nodes: List[Shaped], values: Measured) -> Shaped:
+    def inner(each: Selection, path: Keys) -> Any:
         if each.name == "__typename":
             return each.parent
-        return {
-            count.key: count.parent if count.name == "__typename" else counts.get((each.key, count.key), 0)
-            for count in each.fields
-        }
+        if each.name == "nodes":
+            return nodes
+        if each.fields:
+            return {below.key: inner(below, (*path, below.key)) for below in each.fields}
+        return values.get(path, 0 if each.name == "count" else None)
 
-    return {each.key: inner(each) for each in field.fields}
+    return {each.key: inner(each, (each.key,)) for each in field.fields}

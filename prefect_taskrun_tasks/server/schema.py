@@ -3,13 +3,14 @@
 import uuid
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Callable, Dict
+from typing import Any, Callable, Dict, List, Optional
 
 from graphql import (
     GraphQLArgument,
     GraphQLBoolean,
     GraphQLEnumType,
     GraphQLField,
+    GraphQLFloat,
     GraphQLInputField,
     GraphQLInputObjectType,
     GraphQLInt,
@@ -25,7 +26,7 @@ from graphql import (
 )
 from sqlalchemy import JSON, Boolean, Column, Integer, Table
 
-from . import clock, reading, strict_json, tables
+from . import clock, reading, strict_json, tables, traversal
 
 Fields = Dict[str, Any]
 
@@ -41,6 +42,15 @@ def _uuid(value: Any) -> str:
         return str(uuid.UUID(_text(value)))
     except ValueError:
         raise ValueError(f"{value!r} is not a UUID") from None
+
+
+def _uuids(value: Any) -> List[str]:
+    """Of a list of UUIDs, or of an array as PostgreSQL writes it."""
+    if isinstance(value, str) and value.startswith("{") and value.endswith("}"):
+        value = [each.strip().strip('"') for each in value[1:-1].split(",")] if value[1:-1].strip() else []
+    if not isinstance(value, list):
+        raise ValueError(f"{value!r} is not an array of UUIDs")
+    return list(dict.fromkeys(_uuid(each) for each in value))
 
 
 def _instant(value: Any) -> str:
@@ -65,6 +75,7 @@ def _json_scalar(name: str) -> GraphQLScalarType:
 
 
 UUID = _scalar("uuid", _uuid)
+UUIDS = _scalar("_uuid", _uuids)
 TIMESTAMP = _scalar("timestamptz", _instant)
 JSONB = _json_scalar("jsonb")
 INTERVAL = _scalar("interval", _text)
@@ -94,13 +105,23 @@ def _scalar_of(column: "Column[Any]") -> GraphQLScalarType:
     return next((scalar for kind, scalar in kinds if isinstance(column.type, kind)), GraphQLString)
 
 
+def _measured(aggregate: str, column: "Column[Any]") -> Optional[GraphQLScalarType]:
+    """What an aggregate of a column is, or None if there is none, as in PostgreSQL."""
+    scalar = _scalar_of(column)
+    if aggregate in ("max", "min"):
+        return None if scalar in (JSONB, GraphQLBoolean, INTERVAL) else scalar
+    if scalar is not GraphQLInt:
+        return None
+    return GraphQLFloat if aggregate == "avg" else GraphQLInt
+
+
 def _many(kind: Any) -> Any:
     return GraphQLList(GraphQLNonNull(kind))
 
 
 def _comparison(scalar: GraphQLScalarType) -> GraphQLInputObjectType:
     if scalar is JSONB:
-        fields = {"_is_null": GraphQLBoolean, "_contains": JSONB}
+        fields = {"_is_null": GraphQLBoolean, "_contains": JSONB, "_has_keys_any": _many(GraphQLString)}
     else:
         fields = {name: scalar for name in ("_eq", "_neq", "_gt", "_gte", "_lt", "_lte")}
         fields.update(_in=_many(scalar), _nin=_many(scalar), _is_null=GraphQLBoolean)
@@ -163,8 +184,13 @@ class _TableTypes:
             GraphQLInt,
             {"columns": GraphQLArgument(_many(self.columns)), "distinct": GraphQLArgument(GraphQLBoolean)},
         )
+        measures = {"count": count}
+        for name in reading.AGGREGATES:
+            fields = {column.name: GraphQLField(kind) for column in self.table.c if (kind := _measured(name, column))}
+            if fields:
+                measures[name] = GraphQLField(GraphQLObjectType(f"{self.table.name}_{name}_fields", fields))
         return {
-            "aggregate": GraphQLField(GraphQLObjectType(f"{self.table.name}_aggregate_fields", {"count": count})),
+            "aggregate": GraphQLField(GraphQLObjectType(f"{self.table.name}_aggregate_fields", measures)),
             "nodes": GraphQLField(_many(self.row)),
         }
 
@@ -174,7 +200,7 @@ class _ReadSchema:
 
     def __init__(self) -> None:
         self._comparisons: Dict[str, GraphQLInputObjectType] = {}
-        self.types = {table.name: _TableTypes(table, self) for table in tables.metadata.tables.values()}
+        self.types = {table.name: _TableTypes(table, self) for table in tables.readable.values()}
 
     def comparison(self, column: "Column[Any]") -> GraphQLInputObjectType:
         scalar = _scalar_of(column)
@@ -184,10 +210,18 @@ class _ReadSchema:
 
     def query(self) -> GraphQLObjectType:
         fields: Fields = {}
-        for name, types in self.types.items():
+        for name in tables.metadata.tables:
+            types = self.types[name]
             fields[name] = GraphQLField(_many(types.row), types.arguments)
             fields[f"{name}_by_pk"] = GraphQLField(types.row, {"id": GraphQLArgument(GraphQLNonNull(UUID))})
             fields[f"{name}_aggregate"] = GraphQLField(types.aggregate, types.arguments)
+        types = self.types[tables.utility_traversal.name]
+        for name in traversal.WALKS:
+            given = {"start_task_ids": GraphQLInputField(UUIDS), "depth_limit": GraphQLInputField(GraphQLInt)}
+            args = GraphQLNonNull(GraphQLInputObjectType(f"{name}_args", given))
+            arguments = {"args": GraphQLArgument(args), **types.arguments}
+            fields[name] = GraphQLField(_many(types.row), arguments)
+            fields[f"{name}_aggregate"] = GraphQLField(types.aggregate, arguments)
         return GraphQLObjectType("Query", fields)
 
 

@@ -47,14 +47,11 @@ def _log(tx: Transaction, level: str, message: str, flow_run_id: str, task_run_i
 def _each(tx: Transaction, statement: Any, work: Callable[[Row], Any]) -> None:
     """Does the work for each row; one that fails, such as a flow with a broken schedule, does not stop the others."""
     for row in tx.rows(statement):
-        savepoint = tx.connection.begin_nested()
         try:
-            work(row)
+            with tx.attempt():
+                work(row)
         except Exception:
-            savepoint.rollback()
             logger.exception("%s was left out", row["id"])
-        else:
-            savepoint.commit()
 
 
 def schedule(tx: Transaction) -> None:

@@ -6,7 +6,7 @@ GraphQL; a column made by `parent` is also a relationship, from the child by its
 """
 
 import uuid
-from typing import Any, Optional
+from typing import Any, Dict, Optional
 
 from sqlalchemy import (
     JSON,
@@ -297,6 +297,41 @@ task_run_artifact = stored(
     Column("kind", Words, nullable=False),
     json("data", default=dict),
 )
+
+cloud_hook = stored(
+    "cloud_hook",
+    tenant_id(hidden=True),
+    Column("version_group_id", Words),
+    Column("name", Words),
+    Column("type", Words, nullable=False),
+    json("states", default=list),
+    json("config", default=dict),
+    Column("active", Boolean, nullable=False, default=True),
+)
+
+message = stored(
+    "message",
+    tenant_id(hidden=True),
+    flag("read"),
+    Column("type", Words),
+    Column("text", Words),
+    json("content", default=dict),
+)
+
+#: Rows that are computed when they are asked for, and not kept
+computed = MetaData()
+
+#: What `traversal` finds
+utility_traversal = Table(
+    "utility_traversal",
+    computed,
+    Column("task_id", Uuid, ForeignKey(task.c.id), info={"name": "task", "reverse": None}),
+    Column("tenant_id", Uuid),
+    Column("depth", Integer),
+)
+
+#: All that can be asked for, by name
+readable: Dict[str, Table] = {**metadata.tables, **computed.tables}
 
 # the queue asks for both kinds of run by state and start time, several times a second and agent
 Index("ix_flow_run_state_start_time", flow_run.c.state, flow_run.c.state_start_time)

@@ -44,6 +44,36 @@ def test_a_page_elsewhere_cannot_have_a_browser_change_anything(backend: Backend
     assert answer.status_code == 415
 
 
+UI = "http://localhost:8080"
+
+
+def preflight(backend: Backend, origin: str) -> requests.Response:
+    """What a browser asks before it sends a request of the web UI of Prefect Server."""
+    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type,x-backend"}
+    return requests.options(backend.url + "/graphql", headers={"Origin": origin, **asked}, timeout=20)
+
+
+def test_a_web_ui_elsewhere_may_use_the_api_if_it_is_named(tmp_path: Any) -> None:
+    with Backend(f"sqlite:///{tmp_path / 'ui.db'}", port=0, ui_origins=[UI + "/"]) as backend:
+        answer = preflight(backend, UI)
+        assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, UI)
+        assert "x-backend" in answer.headers["access-control-allow-headers"].lower()
+        batch = [{"operationName": "Api", "query": "query Api { api { mode } }", "variables": {}}]
+        answer = requests.post(
+            backend.url + "/graphql", json=batch, headers={"Origin": UI, "X-Prefect-UI": "true"}, timeout=20
+        )
+        assert answer.json() == [{"data": {"api": {"mode": "normal"}}}]
+        assert answer.headers["access-control-allow-origin"] == UI
+        for other in ("http://elsewhere.example", "null", UI + "1"):
+            assert "access-control-allow-origin" not in preflight(backend, other).headers
+
+
+def test_no_web_ui_elsewhere_may_use_the_api_by_itself(backend: Backend) -> None:
+    answer = preflight(backend, UI)
+    assert answer.status_code != 200
+    assert "access-control-allow-origin" not in answer.headers
+
+
 def test_a_name_that_only_leads_here_is_not_answered(backend: Backend) -> None:
     headers = {"Host": "rebound.example"}
     assert requests.post(backend.url, json={"query": "{ hello }"}, headers=headers, timeout=20).status_code == 400

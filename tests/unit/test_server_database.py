@@ -7,7 +7,7 @@ from typing import Any, Iterator, List
 
 import pytest
 import stored
-from sqlalchemy import UniqueConstraint, event, select
+from sqlalchemy import UniqueConstraint, create_engine, event, select
 
 from prefect_taskrun_tasks.server import Backend, DatabaseUnusable, reading, tables
 from prefect_taskrun_tasks.server.database import SCHEMA_VERSION, Database
@@ -249,6 +249,25 @@ def test_children_are_looked_for_by_an_index(database: Database) -> None:
         plan = [str(row[3]) for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)]
     assert [step for step in plan if "ix_flow_run_parent" in step], plan
     assert not [step for step in plan if step.startswith("SCAN")], plan
+
+
+def test_a_file_that_lacks_tables_gets_them_and_keeps_what_it_has(tmp_path: Path) -> None:
+    """As one that a backend made which had no cloud hooks yet."""
+    later = {tables.cloud_hook, tables.message}
+    file = tmp_path / "earlier.db"
+    engine = create_engine(f"sqlite:///{file}")
+    with engine.begin() as connection:
+        tables.metadata.create_all(connection, [each for each in tables.metadata.sorted_tables if each not in later])
+        connection.exec_driver_sql("PRAGMA user_version = 1")
+        connection.execute(tables.tenant.insert().values(id=tables.new_id(), name="mine", slug="mine"))
+    engine.dispose()
+    for _ in range(2):
+        database = Database(f"sqlite:///{file}")
+        with database.write() as tx:
+            assert [row["slug"] for row in stored.rows(tx, tables.tenant)] == ["mine"]
+            assert [stored.count(tx, each) for each in (tables.cloud_hook, tables.message)] == [0, 0]
+            stored.running(tx)
+        database.close()
 
 
 def test_a_file_that_lacks_an_index_gets_it(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from prefect_taskrun_tasks.server import tables
 from prefect_taskrun_tasks.server.clock import ago
 from prefect_taskrun_tasks.server.database import Transaction
 from prefect_taskrun_tasks.server.errors import Refused
-from prefect_taskrun_tasks.server.rules import flow_runs, flows, schedules, task_runs
+from prefect_taskrun_tasks.server.rules import flow_groups, flow_runs, flows, task_runs
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def group_of(tx: Transaction, flow_id: str) -> str:
 
 def test_given_parameters_come_before_those_of_the_group_and_of_the_flow(tx: Transaction) -> None:
     flow_id = stored.flow_id(tx, parameters=[parameter(name, "flow") for name in ("x", "y", "z")])
-    schedules.set_flow_group_default_parameters(tx, group_of(tx, flow_id), {"y": "group", "z": "group"})
+    flow_groups.set_flow_group_default_parameters(tx, group_of(tx, flow_id), {"y": "group", "z": "group"})
     run = stored.flow_run(tx, stored.flow_run_id(tx, flow_id=flow_id, parameters={"z": "run", "more": 1}))
     assert run["parameters"] == {"x": "flow", "y": "group", "z": "run", "more": 1}
 
@@ -133,7 +133,7 @@ def test_a_required_parameter_needs_a_value_but_may_be_null(tx: Transaction) -> 
     assert stored.count(tx, tables.flow_run) == 0
     run = stored.flow_run(tx, stored.flow_run_id(tx, flow_id=flow_id, parameters={"x": None}))
     assert run["parameters"] == {"x": None}
-    schedules.set_flow_group_default_parameters(tx, group_of(tx, flow_id), {"x": 1})
+    flow_groups.set_flow_group_default_parameters(tx, group_of(tx, flow_id), {"x": 1})
     assert stored.flow_run(tx, stored.flow_run_id(tx, flow_id=flow_id))["parameters"] == {"x": 1}
 
 
@@ -178,8 +178,8 @@ def test_labels_are_the_first_that_are_set(
 
     flow_id = stored.flow_id(tx, run_config=config(flow_config), environment=config(environment))
     group_id = group_of(tx, flow_id)
-    schedules.set_flow_group_labels(tx, group_id, group_labels)
-    schedules.set_flow_group_run_config(tx, group_id, config(group_config))
+    flow_groups.set_flow_group_labels(tx, group_id, group_labels)
+    flow_groups.set_flow_group_run_config(tx, group_id, config(group_config))
     run_id = stored.flow_run_id(tx, flow_id=flow_id, labels=labels, run_config=config(run_config))
     assert stored.flow_run(tx, run_id)["labels"] == expected
 
@@ -198,10 +198,10 @@ def test_the_run_config_is_that_of_the_run_else_the_groups_else_the_flows(tx: Tr
         return stored.flow_run(tx, stored.flow_run_id(tx, flow_id=flow_id, **given))["run_config"]
 
     assert effective() == {"type": "flow", "env": {"A": "1"}}
-    schedules.set_flow_group_run_config(tx, group_of(tx, flow_id), {"type": "group"})
+    flow_groups.set_flow_group_run_config(tx, group_of(tx, flow_id), {"type": "group"})
     assert effective() == {"type": "group"}
     assert effective(run_config={"type": "run"}) == {"type": "run"}
-    schedules.set_flow_group_run_config(tx, group_of(tx, flow_id), None)
+    flow_groups.set_flow_group_run_config(tx, group_of(tx, flow_id), None)
     assert effective()["type"] == "flow"
 
 

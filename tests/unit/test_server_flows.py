@@ -17,7 +17,7 @@ from prefect_taskrun_tasks.server import tables
 from prefect_taskrun_tasks.server.clock import moment
 from prefect_taskrun_tasks.server.database import Row, Transaction
 from prefect_taskrun_tasks.server.errors import Refused
-from prefect_taskrun_tasks.server.rules import flows, schedules, tenants
+from prefect_taskrun_tasks.server.rules import flow_groups, flows, schedules, tenants
 
 
 @pytest.fixture
@@ -308,7 +308,7 @@ def test_a_schedule_must_give_required_parameters_a_value(tx: Transaction) -> No
     assert flow(tx, flow_id)["is_schedule_active"] is False
     with pytest.raises(Refused, match="'x'"):
         schedules.set_schedule_active(tx, flow_id)
-    schedules.set_flow_group_default_parameters(tx, flow(tx, flow_id)["flow_group_id"], {"x": 1})
+    flow_groups.set_flow_group_default_parameters(tx, flow(tx, flow_id)["flow_group_id"], {"x": 1})
     assert schedules.set_schedule_active(tx, flow_id) == {"success": True}
     clock = IntervalClock(pendulum.duration(hours=1), parameter_defaults={"x": 1})
     schedule = ScheduleSchema().dump(Schedule(clocks=[clock]))
@@ -381,14 +381,14 @@ def test_the_labels_of_a_group_can_be_set_emptied_and_unset(tx: Transaction) -> 
     flow_id = stored.flow_id(tx)
     group_id = flow(tx, flow_id)["flow_group_id"]
     for given, kept in ((["b", "a", "b"], ["a", "b"]), ([], []), (None, None)):
-        assert schedules.set_flow_group_labels(tx, group_id, given) == {"success": True}
+        assert flow_groups.set_flow_group_labels(tx, group_id, given) == {"success": True}
         assert group(tx, flow_id)["labels"] == kept
 
 
 def test_a_group_that_is_not_there_is_not_changed(tx: Transaction) -> None:
     id = tables.new_id()
-    assert schedules.set_flow_group_labels(tx, id, []) == {"success": False}
-    assert schedules.set_flow_group_run_config(tx, id, {}) == {"success": False}
-    assert schedules.set_flow_group_default_parameters(tx, id, {}) == {"success": False}
+    assert flow_groups.set_flow_group_labels(tx, id, []) == {"success": False}
+    assert flow_groups.set_flow_group_run_config(tx, id, {}) == {"success": False}
+    assert flow_groups.set_flow_group_default_parameters(tx, id, {}) == {"success": False}
     with pytest.raises(Refused, match="must be an object"):
-        schedules.set_flow_group_default_parameters(tx, id, [])
+        flow_groups.set_flow_group_default_parameters(tx, id, [])

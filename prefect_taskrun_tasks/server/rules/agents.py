@@ -1,6 +1,6 @@
 """Agents, and the queue that they take flow runs from."""
 
-from typing import List, Optional
+from typing import Any, Dict, List, Optional
 
 from sqlalchemy import and_, or_, select
 
@@ -50,6 +50,41 @@ def register_agent(
         labels=labels,
     )
     return {"id": id}
+
+
+def delete_agent(tx: Transaction, agent_id: str) -> Row:
+    return {"success": tx.delete(tables.agent, tables.agent.c.id == agent_id) > 0}
+
+
+def create_agent_config(tx: Transaction, tenant_id: str, name: Optional[str] = None, settings: Any = None) -> Row:
+    """The config of that name and with these settings: one that is asked for twice is still one."""
+    if tx.get(tables.tenant, tenant_id) is None:
+        raise Refused(f"There is no tenant {tenant_id}.")
+    configs, settings = tables.agent_config, _checked(settings or {})
+    for known in tx.rows(select(configs).where(configs.c.tenant_id == tenant_id, configs.c.name == name)):
+        if known["settings"] == settings:
+            return {"id": known["id"]}
+    return {"id": tx.insert(configs, tenant_id=tenant_id, name=name, settings=settings)}
+
+
+def update_agent_config(tx: Transaction, agent_config_id: str, name: Optional[str] = None, settings: Any = None) -> Row:
+    """Changes what is given, and leaves the rest as it is."""
+    given: Dict[str, Any] = {} if name is None else {"name": name}
+    if settings is not None:
+        given["settings"] = _checked(settings)
+    configs = tables.agent_config
+    return {"success": tx.update(configs, configs.c.id == agent_config_id, **given) > 0}
+
+
+def _checked(settings: Any) -> Dict[str, Any]:
+    if not isinstance(settings, dict):
+        raise Refused(f"The settings of an agent config must be an object, not {settings!r}.")
+    return settings
+
+
+def delete_agent_config(tx: Transaction, agent_config_id: str) -> Row:
+    configs = tables.agent_config
+    return {"success": tx.delete(configs, configs.c.id == agent_config_id) > 0}
 
 
 def get_runs_in_queue(

@@ -152,6 +152,14 @@ def set_flow_run_name(tx: Transaction, flow_run_id: str, name: str) -> Row:
     return {"success": tx.update(tables.flow_run, tables.flow_run.c.id == flow_run_id, name=name) > 0}
 
 
+def set_flow_run_labels(tx: Transaction, flow_run_id: str, labels: List[str]) -> Row:
+    """Changes which agents may take a flow run, as long as none has."""
+    found = tx.update(tables.flow_run, tables.flow_run.c.id == flow_run_id, labels=sorted(labels))
+    # it may be for another agent now
+    tx.queued = tx.queued or found > 0
+    return {"success": found > 0}
+
+
 def update_flow_run_heartbeat(tx: Transaction, flow_run_id: str) -> Row:
     tx.update(tables.flow_run, tables.flow_run.c.id == flow_run_id, heartbeat=now())
     # also for an unknown id: a heartbeat that fails must not disturb its run

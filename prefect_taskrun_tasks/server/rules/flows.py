@@ -3,6 +3,7 @@
 import base64
 import gzip
 import logging
+import re
 from typing import Any, Dict, List, Optional
 
 from sqlalchemy import func, select
@@ -13,6 +14,9 @@ from ..errors import Refused
 from . import schedules, states
 
 logger = logging.getLogger(__name__)
+
+#: Flows that an older Prefect has serialized lack what its backends need
+OLDEST_CORE = (0, 6, 1)
 
 
 def create_flow_from_compressed_string(tx: Transaction, serialized_flow: str, **options: Any) -> Row:
@@ -36,6 +40,7 @@ def create_flow(
     """Registers a new version of a flow and archives the versions before it."""
     if not isinstance(serialized_flow, dict) or not serialized_flow.get("name"):
         raise Refused("A serialized flow must be an object with a name.")
+    _check_core_version(serialized_flow)
     project = tx.get(tables.project, project_id)
     if project is None:
         raise Refused("Invalid project.")
@@ -73,6 +78,17 @@ def create_flow(
     for flow in replaced:
         archive_flow(tx, flow["id"])
     return {"id": flow_id}
+
+
+def _check_core_version(serialized_flow: Dict[str, Any]) -> None:
+    # an unreleased Prefect calls itself by other words, such as 0+unknown
+    found = re.match(r"(\d{1,9})\.(\d{1,9})(?:\.(\d{1,9}))?", str(serialized_flow.get("__version__")))
+    if found and tuple(int(part) for part in found.groups("0")) < OLDEST_CORE:
+        oldest = ".".join(str(part) for part in OLDEST_CORE)
+        raise Refused(
+            f"Flow {serialized_flow['name']!r} was made by Prefect {found.group()}: this backend takes flows of "
+            f"Prefect {oldest} and later."
+        )
 
 
 def _known_group(tx: Transaction, project_id: str, name: str) -> Optional[str]:
@@ -126,14 +142,11 @@ def _insert(tx: Transaction, project: Row, group: Row, serialized: Dict[str, Any
 
 def _activate_schedule(tx: Transaction, flow_id: str) -> None:
     # a schedule that cannot be active does not stop the registration, as in the original
-    savepoint = tx.connection.begin_nested()
     try:
-        schedules.set_schedule_active(tx, flow_id)
+        with tx.attempt():
+            schedules.set_schedule_active(tx, flow_id)
     except Exception as error:
-        savepoint.rollback()
         logger.warning("The schedule of flow %s is not active: %s", flow_id, error)
-    else:
-        savepoint.commit()
 
 
 def register_tasks(tx: Transaction, flow_id: str, serialized_tasks: List[Dict[str, Any]]) -> Row:
@@ -234,6 +247,17 @@ def archive_flow(tx: Transaction, flow_id: str) -> Row:
     for run in tx.rows(select(runs.c.id).where(runs.c.flow_id == flow_id, runs.c.state == "Scheduled")):
         states.set_flow_run_states(tx, [{"flow_run_id": run["id"], "state": cancelled}])
     return {"success": True}
+
+
+def update_flow_project(tx: Transaction, flow_id: str, project_id: str) -> Row:
+    """Moves this version of a flow to another project of its tenant."""
+    flow, project = tx.get(tables.flow, flow_id), tx.get(tables.project, project_id)
+    if flow is None:
+        raise Refused(f"Flow {flow_id} not found.")
+    if project is None or project["tenant_id"] != flow["tenant_id"]:
+        raise Refused("Invalid project.")
+    tx.update(tables.flow, tables.flow.c.id == flow_id, project_id=project_id)
+    return {"id": flow_id}
 
 
 def delete_flow(tx: Transaction, flow_id: str) -> Row:

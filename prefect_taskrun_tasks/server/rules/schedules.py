@@ -10,6 +10,7 @@ from .. import tables
 from ..clock import instant, moment, now
 from ..database import Row, Transaction
 from ..errors import Refused
+from . import flow_groups
 from .flow_runs import create_flow_run
 
 #: Flow runs that are created ahead, per flow
@@ -108,24 +109,6 @@ def schedule_flow_runs(tx: Transaction, flow_id: str) -> List[str]:
     return created
 
 
-def set_flow_group_labels(tx: Transaction, flow_group_id: str, labels: Optional[List[str]] = None) -> Row:
-    return _set(tx, flow_group_id, labels=None if labels is None else sorted(set(labels)))
-
-
-def set_flow_group_run_config(tx: Transaction, flow_group_id: str, run_config: Any = None) -> Row:
-    return _set(tx, flow_group_id, run_config=run_config)
-
-
-def set_flow_group_default_parameters(tx: Transaction, flow_group_id: str, parameters: Any) -> Row:
-    if not isinstance(parameters, dict):
-        raise Refused(f"Default parameters must be an object, not {parameters!r}.")
-    return _set(tx, flow_group_id, default_parameters=parameters)
-
-
-def _set(tx: Transaction, flow_group_id: str, **values: Any) -> Row:
-    return {"success": tx.update(tables.flow_group, tables.flow_group.c.id == flow_group_id, **values) > 0}
-
-
 def set_flow_group_schedule(
     tx: Transaction,
     flow_group_id: str,
@@ -158,6 +141,15 @@ def set_flow_group_schedule(
         raise Refused(f"This schedule cannot be used: {error}") from error
     if not clocks:
         raise Refused("A schedule needs at least one clock.")
+    return _replace(tx, flow_group_id, serialized)
+
+
+def delete_flow_group_schedule(tx: Transaction, flow_group_id: str) -> Row:
+    """From now on each flow of the group has its own schedule again, if it has one."""
+    return _replace(tx, flow_group_id, None)
+
+
+def _replace(tx: Transaction, flow_group_id: str, schedule: Any) -> Row:
     for flow in tx.rows(select(tables.flow.c.id).where(tables.flow.c.flow_group_id == flow_group_id)):
         delete_scheduled_runs(tx, flow["id"])
-    return _set(tx, flow_group_id, schedule=serialized)
+    return flow_groups.update(tx, flow_group_id, schedule=schedule)

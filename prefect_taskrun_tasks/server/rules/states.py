@@ -10,7 +10,7 @@ from .. import tables
 from ..clock import ago, normal, now
 from ..database import Row, Transaction
 from ..errors import Refused
-from . import children
+from . import children, events
 
 State = Dict[str, Any]
 
@@ -105,6 +105,8 @@ def record_all(tx: Transaction, kind: Kind, runs: Sequence[Row], state: State) -
         tx.queued = True
     if kind is FLOW_RUN:
         tx.news = True
+        for run, (history, _) in zip(runs, recorded):
+            events.state_changed(tx, run, history)
 
 
 def _recorded(kind: Kind, run: Row, state: State) -> Tuple[Dict[str, Any], Dict[str, Any]]:

@@ -5,6 +5,7 @@ from typing import Optional
 from sqlalchemy import select
 
 from .. import tables
+from ..clock import now
 from ..database import Row, Transaction
 from ..errors import Refused
 from . import states
@@ -54,3 +55,9 @@ def set_task_run_name(tx: Transaction, task_run_id: str, name: str) -> Row:
     if not name:
         raise Refused("A task run's name cannot be empty.")
     return {"success": tx.update(tables.task_run, tables.task_run.c.id == task_run_id, name=name) > 0}
+
+
+def update_task_run_heartbeat(tx: Transaction, task_run_id: str) -> Row:
+    tx.update(tables.task_run, tables.task_run.c.id == task_run_id, heartbeat=now())
+    # also for an unknown id, as for flow runs
+    return {"success": True}
