@@ -39,7 +39,7 @@ FIELDS = {
         "id name flow_id flow { name } serialized_state states { timestamp serialized_state } labels parameters "
         "context updated run_config"
     ),
-    "task_run": "id name task { id slug } map_index serialized_state flow_run_id version start_time end_time",
+    "task_run": "id name task { id slug } map_index serialized_state flow_run_id version start_time state_timestamp",
     "log": "id timestamp message level",
     "agent": "id name labels last_queried",
 }

@@ -31,7 +31,7 @@ def main() -> None:
     \b
     Exit codes:
         0  success
-        1  the run failed, or what was asked for could not be done
+        1  the run did not succeed, or what was asked for could not be done
         2  called wrongly
         3  no such run, or no such result
         4  the backend cannot be reached

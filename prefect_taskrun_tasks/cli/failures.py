@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 import click
+import requests
 from prefect.exceptions import ClientError
 
 from ..errors import (
@@ -53,6 +54,9 @@ class Group(click.Group):
             raise NotThere(plain_lines(str(error))) from error
         except (BackendUnreachable, BadAnswer) as error:
             raise Unreachable(plain_lines(str(error))) from error
+        except requests.RequestException as error:
+            # such as an address that is none, or what a proxy answers; BackendUnreachable is one too
+            raise Unreachable(f"The Prefect API cannot be asked: {plain_lines(str(error))}") from error
         except TaskRunError as error:
             raise click.ClickException(plain_lines(str(error))) from error
         except ClientError as error:

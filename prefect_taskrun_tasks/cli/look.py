@@ -1,12 +1,13 @@
 """Commands that look at runs: what they have in common, and how people say which run they mean."""
 
-from typing import Any, Callable, Optional, TypeVar
+from typing import Any, Callable, ContextManager, Optional, TypeVar
 
 import click
 import prefect
 
 from .. import api
 from ..views import FlowRunView, TaskRunView
+from ..waiting import LONGEST_WAIT
 from .failures import Unreachable
 from .terminal import Terminal, log_to, plain
 
@@ -31,6 +32,11 @@ class Look(click.Command):
             raise Unreachable(NO_BACKEND)
         with api.patience(PATIENCE):
             return super().invoke(ctx)
+
+
+def patiently() -> ContextManager[None]:
+    """For commands that watch: what is asked within outlasts a backend that is away for a while."""
+    return api.patience(LONGEST_WAIT.total_seconds())
 
 
 def flow_run_argument(command: F) -> F:

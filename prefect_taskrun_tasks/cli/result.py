@@ -2,12 +2,13 @@
 
 import json
 import pprint
-from typing import Any, Iterator, Optional
+from typing import Any, List, Optional
 
 import click
 
 from ..views import TaskRunView
 from .failures import NotThere
+from .list import slug_of
 from .look import Look, flow_run_argument, sought_task_run, task_run_options
 from .terminal import Terminal, plain, plain_lines
 
@@ -25,6 +26,7 @@ Examples:
 @flow_run_argument
 @task_run_options
 @click.option("--json", "as_json", is_flag=True, help="As JSON; what JSON does not have, as its repr.")
+@click.option("--skip-failed", is_flag=True, help="Of a mapped task: None for children that did not succeed.")
 @click.option("--location", "location_only", is_flag=True, help="Where it is kept, and nothing else: it is not read.")
 @click.option(
     "--output",
@@ -36,44 +38,49 @@ def result(
     slug: Optional[str],
     map_index: Optional[int],
     as_json: bool,
+    skip_failed: bool,
     location_only: bool,
     output: Any,
     **flow_run: Optional[str],
 ) -> None:
     """What a task returned: read from where it is kept, which has to be within reach.
 
-    Reading it unpickles it, unless the task has another serializer. Unpickling runs code that the file asks for, so
-    read only results of flows that you trust. A mapped task's is the list of its children's.
+    Reading it unpickles what is there and, if that does not say enough, the flow. Unpickling runs code that the file
+    asks for, so read only results of flows that you trust. A mapped task's is the list of its children's.
     """
     if location_only and (as_json or output):
         raise click.UsageError("--location reads nothing, so there is nothing for --json or --output.")
     task_run = sought_task_run(task_run_id, slug, map_index, **flow_run)
     if location_only:
-        for location in _locations(task_run):
-            click.echo(plain(location))
+        _print_locations(task_run)
         return
     terminal = Terminal(stderr=True)
     # otherwise there is nothing to read; and a PrefectResult is JSON, in the state itself
     if task_run.state.is_successful() and task_run.result_type != "PrefectResult":
         what = "results of the children" if task_run.state.is_mapped() else "result"
         kept = plain(task_run.result_location or f"the {what} of {task_run.task_slug}")
-        terminal.print(f"Reading {kept}: unless the task has another serializer this unpickles, which can run code.")
+        terminal.print(f"Reading {kept}: this unpickles it or the flow, which can run code.")
     with terminal.status("Reading..."):
-        value = task_run.get_result()
+        value = task_run.get_result(if_failed=None, if_skipped=None) if skip_failed else task_run.get_result()
     if output:
         output.write(value if isinstance(value, bytes) and not as_json else _text(value, as_json).encode())
     else:
         click.echo(in_json(value) if as_json else plain_lines(pprint.pformat(value)))
 
 
-def _locations(task_run: TaskRunView) -> Iterator[str]:
+def _print_locations(task_run: TaskRunView) -> None:
+    missing: List[TaskRunView] = []
     for each in task_run.iter_mapped() if task_run.state.is_mapped() else [task_run]:
         if each.result_location is None:
-            raise NotThere(
-                f"No location is known of the result of {plain(each.task_slug)}, which is in state {each.state_name}. "
-                "Tasks keep none if they returned None, did not succeed, or have no `Result`."
-            )
-        yield each.result_location
+            missing.append(each)
+        else:
+            click.echo(plain(each.result_location))
+    if missing:
+        more = f" and of {len(missing) - 1:,} more" if len(missing) > 1 else ""
+        raise NotThere(
+            f"No location is known of the result of {slug_of(missing[0])}, which is in state {missing[0].state_name}"
+            f"{more}. Tasks keep none if they returned None, did not succeed, or have no `Result`."
+        )
 
 
 def _text(value: Any, as_json: bool) -> str:

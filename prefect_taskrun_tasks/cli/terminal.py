@@ -3,7 +3,7 @@
 import logging
 import sys
 from datetime import datetime, timedelta
-from typing import Optional
+from typing import List, Mapping, Optional, Tuple
 
 from prefect.engine.state import Cancelled, Cancelling, Failed, Running, Scheduled, Skipped, Submitted, Success
 from rich.console import Console
@@ -72,6 +72,16 @@ def _whole(text: str) -> str:
 def state_text(state: str) -> Text:
     kind = STATES.get(state, object)
     return Text(plain(state), next((color for kinds, color in _COLORS if issubclass(kind, kinds)), ""))
+
+
+def most_first(counts: Mapping[str, int]) -> List[Tuple[str, int]]:
+    """Names of states and how many runs are in them, if any are."""
+    return sorted(((state, number) for state, number in counts.items() if number), key=lambda it: (-it[1], it[0]))
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    """The same as a text."""
+    return ", ".join(f"{number:,} {plain(state)}" for state, number in most_first(counts))
 
 
 def at(time: Optional[datetime]) -> str:

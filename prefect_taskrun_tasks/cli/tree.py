@@ -9,9 +9,9 @@ from rich.tree import Tree
 
 from ..views import FlowRunView
 from ..waiting import watch_family
-from .look import Look, flow_run_argument, sought_flow_run
+from .look import Look, flow_run_argument, patiently, sought_flow_run
 from .record import lasting
-from .terminal import Terminal, at, lasted, log_to, plain, state_text
+from .terminal import Terminal, at, counted, lasted, log_to, plain, state_text
 
 
 @click.command(
@@ -49,7 +49,8 @@ def _draw_again(root: FlowRunView, terminal: Terminal) -> List[FlowRunView]:
     with Live(console=terminal, auto_refresh=False) as live:
         log_to(terminal)
         for family in watch_family(root):
-            live.update(_drawn(family), refresh=True)
+            with patiently():
+                live.update(_drawn(family), refresh=True)
     return family
 
 
@@ -84,7 +85,6 @@ def _label(flow_run: FlowRunView, counts: Dict[str, int]) -> Text:
         f"  {lasted(lasting(flow_run))}",
     )
     if counts:
-        each = (f"{number:,} {state}" for state, number in counts.items())
         total = sum(counts.values())
-        text.append(f"  {total:,} task run{'s' * (total != 1)}: {', '.join(each)}", "dim")
+        text.append(f"  {total:,} task run{'s' * (total != 1)}: {counted(counts)}", "dim")
     return text

@@ -12,9 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from ..waiting import Progress
-from .look import Look, flow_run_argument, sought_flow_run
+from .look import Look, flow_run_argument, patiently, sought_flow_run
 from .record import lasting
-from .terminal import Terminal, at, lasted, log_to, plain, plain_lines, state_text
+from .terminal import Terminal, at, counted, lasted, log_to, most_first, plain, plain_lines, state_text
 
 #: Seconds between two lines about task runs at least, where the output is no terminal
 QUIET = 10.0
@@ -46,7 +46,8 @@ def watch(**flow_run: Optional[str]) -> None:
     else:
         _tell_changes(progress, terminal)
     if not progress.flow_run.state.is_successful():
-        Terminal(stderr=True).print(plain_lines(progress.flow_run.explain_failure()), style="red")
+        with patiently():
+            Terminal(stderr=True).print(plain_lines(progress.flow_run.explain_failure()), style="red")
         raise SystemExit(1)
 
 
@@ -67,7 +68,7 @@ def _drawn(progress: Progress) -> RenderableType:
     for slug, task in progress.mapped.items():
         _add_bar(bars, plain(slug), task.finished, task.expected, task.failed)
     states = Text("  ").join(
-        Text.assemble(f"{number:,} ", state_text(state)) for state, number in sorted(progress.counts.items()) if number
+        Text.assemble(f"{number:,} ", state_text(state)) for state, number in most_first(progress.counts)
     )
     return Group(title, bars, states)
 
@@ -83,7 +84,7 @@ def _tell_changes(progress: Progress, terminal: Terminal) -> None:
     state, told, last = "", "", -QUIET
     for _ in progress.looks():
         now = type(progress.flow_run.state).__name__
-        counts = ", ".join(f"{number:,} {name}" for name, number in sorted(progress.counts.items()) if number)
+        counts = counted(progress.counts)
         is_due = now != state or (counts != told and monotonic() > last + QUIET)
         if is_due:
             line = f"{at(pendulum.now())}  {plain(progress.flow_run.name)}  {now}"

@@ -34,9 +34,9 @@ def _contains(document: Any, path: Tuple[str, ...], wanted: Any) -> Condition:
     place = _place(path)
     kind = func.json_type(document, place)
     if isinstance(wanted, dict):
-        return and_(kind == "object", *[_has_item(document, path, key, value) for key, value in wanted.items()])
+        return and_(_is(kind, "object"), *[_has_item(document, path, key, value) for key, value in wanted.items()])
     if isinstance(wanted, list):
-        return and_(kind == "array", *[_has_element(document, path, each) for each in wanted])
+        return and_(_is(kind, "array"), *[_has_element(document, path, each) for each in wanted])
     return _equals(kind, func.json_extract(document, place), wanted)
 
 
@@ -50,15 +50,20 @@ def _place(path: Tuple[str, ...]) -> Any:
 def _equals(kind: Any, scalar: Any, wanted: Any) -> Condition:
     if wanted is None or isinstance(wanted, bool):
         # null, true and false are types of SQLite's JSON
-        same: Condition = kind == json.dumps(wanted)
-        return same
+        return _is(kind, json.dumps(wanted))
     if isinstance(wanted, str):
-        return and_(kind == "text", scalar == literal(wanted, Words))
+        return and_(_is(kind, "text"), scalar == literal(wanted, Words))
     if isinstance(wanted, int) and not -(2**63) <= wanted < 2**63:
         # larger than SQLite's integers
         return false()
     # as a value, true would be 1
-    return and_(kind.in_(["integer", "real"]), scalar == literal(wanted))
+    return and_(or_(_is(kind, "integer"), _is(kind, "real")), scalar == literal(wanted))
+
+
+def _is(kind: Any, name: str) -> Condition:
+    # where there is nothing the kind is null; compared with `=` that would be neither true nor, denied, false
+    same: Condition = kind.is_not_distinct_from(name)
+    return same
 
 
 def _has_item(document: Any, path: Tuple[str, ...], key: str, wanted: Any) -> Condition:

@@ -1,7 +1,6 @@
 """A flow run as it was when looked up, its task runs and its logs."""
 
 from dataclasses import InitVar, dataclass, field
-from itertools import chain
 from typing import Any, Dict, Iterable, Iterator, List, Optional, Tuple, Union
 
 import pendulum
@@ -17,11 +16,14 @@ from .flow import NEWEST_FIRST, FlowView
 from .history import TimestampedState, history, instant
 from .lineage import KEY, Lineage
 from .log import FlowRunLog, logs_where
-from .prefix import MOST_CANDIDATES, ambiguous, id_begins, name_begins
+from .prefix import FEWEST_DIGITS, ambiguous, id_begins, name_begins
 from .task_run import TaskRunView
 
 #: Parents whose children are looked up by one query
 MOST_PARENTS = 100
+
+#: The Hasura filter for flow runs that no flow run has created
+TOP_LEVEL: api.Where = {"_or": [{"context": {"_is_null": True}}, {"_not": {"context": {"_contains": {KEY: {}}}}}]}
 
 #: What a candidate is described by
 _CANDIDATE = "id name state flow { name } created"
@@ -34,6 +36,17 @@ MOST_EXPLAINED = 5
 
 #: Characters of one of them
 LONGEST_LINE = 600
+
+
+def _by_start(where: api.Where) -> Iterator[List[api.Row]]:
+    """Pages of task runs in the order in which they started, and then of those that have not."""
+    last: api.Where = {"_is_null": False}
+    for page in api.pages("task_run", {**where, "start_time": last}, by=("start_time", "id")):
+        yield page
+        last = {"_gt": page[-1]["start_time"]}
+    # some may have started meanwhile
+    others = {"_and": [where, {"_or": [{"start_time": {"_is_null": True}}, {"start_time": last}]}]}
+    yield from api.pages("task_run", others, by=("created", "id"), fields=f"{api.FIELDS['task_run']} created")
 
 
 def _as_candidate(row: api.Row) -> str:
@@ -174,7 +187,8 @@ class FlowRunView:
         """Looks a flow run up by what people call it: its UUID, its name, or the beginning of either.
 
         Args:
-            text: of an id, at least four digits. A name that is just this goes before those that only begin so.
+            text: of an id, at least four digits. A name that is just this goes before those that only begin so, and of
+                those, flow runs that no flow run has created go before the others: children are named after parents.
             by: which of the two it may be.
 
         Raises:
@@ -186,41 +200,63 @@ class FlowRunView:
             >>> FlowRunView.find("brave-ot")
         """
         check_text(flow_run=text)
-        filters = {"id": id_begins(text), "name": name_begins(text)}
-        begins = [{key: filters[key]} for key in by if filters[key]]
-        rows: List[api.Row] = []
-        if "name" in by:
-            rows = api.find("flow_run", {"name": {"_eq": text}}, NEWEST_FIRST, _CANDIDATE, MOST_CANDIDATES + 1)
-        if begins and not rows:
-            rows = api.find("flow_run", {"_or": begins}, NEWEST_FIRST, _CANDIDATE, MOST_LOOKED_AT)
-            rows = [row for row in rows if any(row[key].lower().startswith(text.lower()) for key in by)]
-        if not rows:
-            raise NotFound(
-                f"No flow run has {' or '.join(f'the {key}' for key in by)} {text!r}, or one that begins so."
-            )
-        if len(rows) > 1:
-            raise ambiguous("flow runs", text, map(_as_candidate, rows))
-        return cls.from_flow_run_id(rows[0]["id"])
+        wanted = tuple(by)
+        id_range = id_begins(text) if "id" in wanted else None
+        named: List[api.Where] = []
+        if "name" in wanted:
+            named = [{"name": {"_eq": text}}, {"name": name_begins(text), **TOP_LEVEL}, {"name": name_begins(text)}]
+        if id_range and id_range["_gte"] == id_range["_lte"]:
+            lookups: List[List[api.Where]] = [[{"id": id_range}], *([each] for each in named)]
+        else:
+            by_id = [{"id": id_range}] if id_range else []
+            lookups = [named[:1], named[1:2] + by_id, named[2:]]
+        for wheres in filter(None, lookups):
+            rows = api.find("flow_run", {"_or": wheres}, NEWEST_FIRST, _CANDIDATE, MOST_LOOKED_AT)
+            # the Prefect API takes some names for others
+            rows = [row for row in rows if any((row[key] or "").lower().startswith(text.lower()) for key in wanted)]
+            if len(rows) > 1:
+                raise ambiguous("flow runs", text, map(_as_candidate, rows))
+            if rows:
+                return cls.from_flow_run_id(rows[0]["id"])
+        kinds = " or ".join(f"the {key}" for key in wanted)
+        digits = f" (of an id, at least {FEWEST_DIGITS} digits)" if "id" in wanted else ""
+        raise NotFound(f"No flow run has {kinds} {text!r}, or one that begins so{digits}.")
 
     @classmethod
     def newest(cls, task_slug: Optional[str] = None) -> "FlowRunView":
-        """The flow run that was created last, leaving out those that a schedule asks for in the future.
+        """The flow run that was created last, leaving out those that only a schedule has asked for so far.
 
         Args:
-            task_slug: only of flows that have a task whose slug begins so.
+            task_slug: only of flows that have this task, or else one whose slug begins so. If none is given, only those
+                that no flow run has created: a child is newer than its parent, but seldom what is meant.
 
         Raises:
             NotFound: there is none (a `ValueError`).
         """
-        where: api.Where = {"_or": [{"auto_scheduled": {"_eq": False}}, {"start_time": {"_is_null": False}}]}
-        if task_slug is not None:
+        begun: api.Where = {"_or": [{"auto_scheduled": {"_eq": False}}, {"start_time": {"_is_null": False}}]}
+        if task_slug is None:
+            rows = api.find("flow_run", {"_and": [begun, TOP_LEVEL]}, NEWEST_FIRST, limit=1)
+        else:
             check_text(task_slug=task_slug)
-            where["flow"] = {"tasks": {"slug": name_begins(task_slug)}}
-        rows = api.find("flow_run", where, NEWEST_FIRST, limit=1)
+            rows = api.find(
+                "flow_run", {**begun, "flow": {"tasks": {"slug": {"_eq": task_slug}}}}, NEWEST_FIRST, limit=1
+            )
+            rows = rows or cls._newest_with(task_slug, begun)
         if not rows:
             of = f" of a flow with a task {task_slug!r}" if task_slug else ""
             raise NotFound(f"There is no flow run{of} yet.")
         return cls._from_flow_run_data(rows[0])
+
+    @classmethod
+    def _newest_with(cls, prefix: str, where: api.Where) -> List[api.Row]:
+        """The newest flow run of those with a task whose slug begins so, if there is one."""
+        slug = name_begins(prefix)
+        rows = api.find("flow_run", {**where, "flow": {"tasks": {"slug": slug}}}, NEWEST_FIRST, limit=MOST_LOOKED_AT)
+        flows = {"flow_id": {"_in": sorted({row["flow_id"] for row in rows})}, "slug": slug}
+        tasks = api.find("task", flows, fields="flow_id slug") if rows else []
+        # the Prefect API takes some slugs for others
+        having = {task["flow_id"] for task in tasks if task["slug"].startswith(prefix)}
+        return [row for row in rows if row["flow_id"] in having][:1]
 
     def get_latest(self, load_static_tasks: bool = False) -> "FlowRunView":
         """A new view of the same flow run as it is now. Task runs kept by this one are kept by the new one."""
@@ -331,10 +367,12 @@ class FlowRunView:
         for start in range(0, len(parents), MOST_PARENTS):
             some = parents[start : start + MOST_PARENTS]
             created = [row["created"] for row in api.find("flow_run", {"id": {"_in": some}}, fields="created")]
+            if not created:
+                continue
             where = {
                 "_or": [{"context": {"_contains": {KEY: {"parent_flow_run_id": parent}}}} for parent in some],
                 # children are younger, and most other flow runs are not
-                "created": {"_gte": min(created, default=None)},
+                "created": {"_gte": min(created)},
             }
             for row in (row for page in api.pages("flow_run", where) for row in page):
                 child = cls._from_flow_run_data(row)
@@ -478,10 +516,7 @@ class FlowRunView:
         where = self._task_runs_where(task_slug, state)
         if mapped is not None:
             where["map_index"] = {"_gte" if mapped else "_lt": 0}
-        started = api.pages("task_run", {**where, "start_time": {"_is_null": False}}, by=("start_time", "id"))
-        fields = f"{api.FIELDS['task_run']} created"
-        others = api.pages("task_run", {**where, "start_time": {"_is_null": True}}, by=("created", "id"), fields=fields)
-        return (TaskRunView._from_task_run_data(row) for page in chain(started, others) for row in page)
+        return (TaskRunView._from_task_run_data(row) for page in _by_start(where) for row in page)
 
     @classmethod
     def count_task_runs(cls, flow_run_ids: Iterable[str]) -> Dict[str, Dict[str, int]]:

@@ -70,9 +70,9 @@ class TaskRunView:
     _version: int = field(default=-1, init=False)
     #: what `state` is made of when it is first asked for
     _serialized_state: Any = field(default=None, init=False)
-    #: when it started and ended, as the Prefect API writes it
+    #: when it started, and when it entered its state, as the Prefect API writes it
     _started: Optional[str] = field(default=None, init=False)
-    _ended: Optional[str] = field(default=None, init=False)
+    _since: Optional[str] = field(default=None, init=False)
 
     @property
     def state_name(self) -> str:
@@ -93,18 +93,22 @@ class TaskRunView:
     @property
     def end_time(self) -> Optional[pendulum.DateTime]:
         """When it entered its final state; None if it has not finished, or if this view was not looked up."""
-        # the backend keeps the time of a final state also if that was not the last one
-        return instant(self._ended) if self._ended and self._is(Finished) else None
+        # not the `end_time` that the API has: Prefect Server sets none for some final states, and keeps that of one
+        # that was not the last
+        return instant(self._since) if self._since and self._is(Finished) else None
 
     @property
     def result_type(self) -> Optional[str]:
-        """Name of the `Result` class that keeps what the task returned; None if nothing does."""
+        """Name of the `Result` class that keeps what the task returned, with its module if it is not one of Prefect's.
+
+        None if nothing does.
+        """
         result = self._stored().result
         if result is None or isinstance(result, NoResultType) or not self._is(Success):
             return None
         # a class that is not one of Prefect's is read as a plain `Result`
         kept = (self._serialized_state or {}).get("_result") or {}
-        return str(kept.get("type") or type(result).__name__).rpartition(".")[2]
+        return str(kept.get("type") or type(result).__name__)
 
     @property
     def result_location(self) -> Optional[str]:
@@ -397,7 +401,7 @@ class TaskRunView:
             _version=row["version"],
             _serialized_state=state,
             _started=row["start_time"],
-            _ended=row["end_time"],
+            _since=row["state_timestamp"],
         )
         return view
 

@@ -1,11 +1,14 @@
 """A flow run together with the flow runs that came out of it."""
 
-from time import sleep
+from time import monotonic, sleep
 from typing import Iterator, List
 
 from .. import api
 from ..views import FlowRunView
 from .deadline import LONGEST_WAIT
+
+#: Times as long as a look has taken it is quiet until the next one
+QUIET = 4
 
 
 def watch_family(flow_run: FlowRunView, pace: float = 1.0) -> Iterator[List[FlowRunView]]:
@@ -15,7 +18,7 @@ def watch_family(flow_run: FlowRunView, pace: float = 1.0) -> Iterator[List[Flow
 
     Args:
         flow_run: the ancestor of all.
-        pace: seconds between two looks.
+        pace: seconds between two looks at least; more where a look takes long.
 
     Yields:
         Views of all of them, parents before their children.
@@ -29,9 +32,12 @@ def watch_family(flow_run: FlowRunView, pace: float = 1.0) -> Iterator[List[Flow
     """
     family = [flow_run, *flow_run.iter_descendants()]
     yield family
+    took = 0.0
     while not all(each.state.is_finished() for each in family):
-        sleep(pace)
+        sleep(max(pace, QUIET * took))
         with api.patience(LONGEST_WAIT.total_seconds()):
+            start = monotonic()
             latest = flow_run.get_latest()
             family = [latest, *latest.iter_descendants()]
+            took = monotonic() - start
         yield family

@@ -400,7 +400,7 @@ def test_a_bad_answer_after_good_ones_comes_after_their_rows(second: bytes) -> N
             "flow_run_id": SOMETHING,
             "version": 3,
             "start_time": None,
-            "end_time": None,
+            "state_timestamp": None,
         }
         for index in range(500)
     ]

@@ -52,6 +52,11 @@ def named(flow_id: str, name: str) -> str:
     return DrivenRun(flow, flow_id, run_name=name).id
 
 
+def child_of(parent: str, flow_id: str, name: str) -> str:
+    context = {"prefect_taskrun_tasks": {"parent_flow_run_id": parent}}
+    return DrivenRun(flow, flow_id, run_name=name, context=context).id
+
+
 def set_id(backend: Backend, table: Any, old: str, new: str) -> None:
     with backend._database.write() as tx:
         tx.connection.exec_driver_sql("PRAGMA defer_foreign_keys = ON")
@@ -79,6 +84,41 @@ def test_a_name_that_fits_goes_before_those_that_begin_so(flow_id: str) -> None:
     for id in ids[1:]:
         assert id in str(raised.value)
     assert ids[0] not in str(raised.value)
+
+
+def test_the_beginning_of_a_parents_name_means_the_parent_and_not_its_children(flow_id: str) -> None:
+    parent = named(flow_id, "wise-owl")
+    children = [child_of(parent, flow_id, f"wise-owl-child-{number}") for number in range(2)]
+    assert FlowRunView.find("wise").flow_run_id == parent
+    assert FlowRunView.find("wise-owl-child-1").flow_run_id == children[1]
+    with pytest.raises(errors.Ambiguous):
+        FlowRunView.find("wise-owl-")
+
+
+def test_an_id_goes_before_a_name_that_looks_like_it(flow_id: str) -> None:
+    id = named(flow_id, "any")
+    impostor = named(flow_id, id)
+    assert FlowRunView.find(id).flow_run_id == id
+    assert FlowRunView.find(id, by=["name"]).flow_run_id == impostor
+
+
+def test_the_newest_with_a_task_has_that_task_and_not_one_that_looks_like_it(flow_id: str) -> None:
+    with Flow("looking-alike") as alike:
+        task(load.run, name="load_data")()
+    with Flow("looking-alike-too") as other:
+        task(load.run, name="load data")()
+    meant = DrivenRun(alike).id
+    DrivenRun(other)
+    for slug in ("load_data-1", "load_data", "load_"):
+        assert FlowRunView.newest(slug).flow_run_id == meant
+
+
+def test_task_runs_that_start_while_they_are_looked_up_are_not_left_out(run: DrivenRun) -> None:
+    run.task_enters("load-1", Running())
+    task_runs = FlowRunView.from_flow_run_id(run.id).iter_task_runs()
+    assert next(task_runs).task_slug == "load-1"
+    run.task_enters("inc-2", Running())
+    assert {each.task_slug for each in task_runs} == {"inc-1", "inc-2", "x"}
 
 
 def test_a_name_that_several_flow_runs_have_is_ambiguous_and_no_more_than_ten_are_listed(flow_id: str) -> None:
@@ -134,6 +174,9 @@ def test_the_newest_flow_run_is_the_one_created_last_unless_it_is_only_planned(b
     planned.enter(Running())
     assert FlowRunView.newest().flow_run_id == planned.id
     assert FlowRunView.newest("inc-1").flow_run_id == FlowRunView.newest("inc").flow_run_id == newest
+    child = child_of(planned.id, flow_id, "newest-child")
+    assert FlowRunView.newest().flow_run_id == planned.id
+    assert FlowRunView.newest("inc-1").flow_run_id == child
     with pytest.raises(errors.NotFound, match="no flow run of a flow with a task 'nothing'"):
         FlowRunView.newest("nothing")
 
@@ -273,13 +316,9 @@ def test_task_runs_of_many_flow_runs_are_counted_by_state(backend: Backend, flow
 
 
 def test_descendants_come_generation_by_generation(run: DrivenRun) -> None:
-    def child_of(parent: str, name: str) -> str:
-        context = {"prefect_taskrun_tasks": {"parent_flow_run_id": parent}}
-        return DrivenRun(flow, run.flow_id, run_name=name, context=context).id
-
-    children = [child_of(run.id, f"child {number}") for number in range(2)]
-    grandchild = child_of(children[0], "grandchild")
-    last = child_of(grandchild, "last")
+    children = [child_of(run.id, run.flow_id, f"child {number}") for number in range(2)]
+    grandchild = child_of(children[0], run.flow_id, "grandchild")
+    last = child_of(grandchild, run.flow_id, "last")
     family = list(FlowRunView.from_flow_run_id(run.id).iter_descendants())
     assert [each.flow_run_id for each in family] == [*children, grandchild, last]
     assert [each.flow_run_id for each in FlowRunView.from_flow_run_id(last).iter_descendants()] == []

@@ -254,7 +254,7 @@ def test_a_not_yet_created_child_counts_as_scheduled(lib: Any, value: Any) -> No
         "flow_run_id": "flow run",
     }
     if lib is ours:
-        row.update(version=0, start_time=None, end_time=None)
+        row.update(version=0, start_time=None, state_timestamp=None)
     view = lib.TaskRunView._from_task_run_data(row)
     assert view.state.is_scheduled()
 
