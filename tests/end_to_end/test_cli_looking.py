@@ -12,13 +12,14 @@ from typing import Any, Dict, Iterator, List
 
 import pendulum
 import pytest
+from conftest import eventually
 from driven import DrivenRun, mapped
 from looking import Looking, looking_at_a_backend
 from many import map_over_many
 from prefect import Flow, task
 from prefect.engine.results import LocalResult
-from prefect.engine.state import Failed, Running, Success, TriggerFailed
-from processes import SCRIPTS
+from prefect.engine.state import Cancelled, Failed, Running, Success, TriggerFailed
+from processes import SCRIPTS, started
 
 from prefect_taskrun_tasks import FlowRunView
 from prefect_taskrun_tasks.views.lineage import Lineage
@@ -147,7 +148,11 @@ def test_without_a_flow_run_the_newest_that_has_the_task_is_meant_and_named(
         (["list", "brave-otter", "--state", "Sleeping"], 2, "'Sleeping' is not one of"),
         (["info", "brave-otter", "--slug", "cle"], 2, "\n  clean-1\n  clear-1\n"),
         (["tree", ""], 2, "is empty"),
-        (["list", "nobody"], 3, "No flow run has the id or the name 'nobody', or one that begins so."),
+        (
+            ["list", "nobody"],
+            3,
+            "No flow run has the id or the name 'nobody', or one that begins so (of an id, at least 4 digits).",
+        ),
         (["logs", "--flow-run-id", "brave-otter"], 3, "No flow run has the id 'brave-otter'"),
         (["info", "--id", "00000000-0000-0000-0000-000000000000"], 3, "No task run has the id '0000"),
         (["info", "brave-otter", "--slug", "lod-1"], 3, "It has: load-1"),
@@ -292,10 +297,22 @@ def test_a_mapped_tasks_result_is_the_list_of_its_childrens(look: Looking, resul
     assert [pickle.loads(Path(location).read_bytes()) for location in locations] == ["a", "b", "c"]
 
 
+def test_children_that_failed_can_be_left_out_of_a_mapped_tasks_result(look: Looking, results_run: DrivenRun) -> None:
+    run = DrivenRun(results_run.flow, results_run.flow_id).enter(Running())
+    run.task_maps("mapped-1", ["a", "b", "c"])
+    run.task_enters("mapped-1", Failed("no"), 1)
+    options = [run.id, "--slug", "mapped-1"]
+    assert "mapped-1[1]" in look("result", *options).stderr
+    assert look.prints("result", *options, "--json", "--skip-failed") == '["a", null, "c"]\n'
+    ended = look("result", *options, "--location")
+    assert (ended.code, len(ended.stdout.splitlines())) == (3, 2)
+    assert "of the result of mapped-1[1], which is in state Failed." in ended.stderr
+
+
 def test_that_a_result_is_unpickled_is_said_before_it_is(look: Looking, results_run: DrivenRun) -> None:
     ended = look("result", "results", "--slug", "tells-1")
     assert ended.code == 0
-    assert "unpickles, which can run code" in ended.stderr.split("UNPICKLED\n")[0]
+    assert "this unpickles it or the flow, which can run code" in ended.stderr.split("UNPICKLED\n")[0]
     assert ended.stderr.endswith("UNPICKLED\n")
 
 
@@ -377,9 +394,23 @@ def test_a_flow_run_is_cancelled_and_its_children_only_if_asked_for(look: Lookin
     printed = look.prints("cancel", "cancelled-parent")
     assert printed == f"Flow run cancelled-parent ({parent.id}) is being cancelled\n"
     assert (_state(parent.id), _state(child.id)) == ("Cancelling", "Running")
-    printed = look.prints("cancel", parent.id[:18], "--children")
-    assert printed.splitlines()[1] == f"Flow run cancelled-child ({child.id}) is being cancelled"
-    assert (_state(parent.id), _state(child.id)) == ("Cancelling", "Cancelling")
+    with started("prefect-taskrun", "cancel", parent.id[:18], "--children", env=look.env) as command:
+        eventually(lambda: f"Flow run cancelled-child ({child.id}) is being cancelled" in command.stdout)
+        # the parent's process has not noticed yet
+        late = DrivenRun(hello_world, hello_run.flow_id, run_name="late-child", context=context).enter(Running())
+        eventually(lambda: f"Flow run late-child ({late.id}) is being cancelled" in command.stdout)
+        for run in (parent, child, late):
+            assert _state(run.id) == "Cancelling"
+            run.enter(Cancelled())
+        assert command.exit_code() == 0
+        assert command.stderr == ""
+
+
+def test_children_that_nobody_ends_are_not_waited_for_for_long(look: Looking, hello_run: DrivenRun) -> None:
+    orphan = DrivenRun(hello_world, hello_run.flow_id).enter(Running())
+    ended = look("cancel", orphan.id, "--children")
+    assert ended.code == 0
+    assert "After 20 s, 1 of them have not ended yet." in ended.stderr
 
 
 def test_a_flow_run_that_has_finished_stays_as_it_is(look: Looking, etl_run: DrivenRun) -> None:
@@ -403,6 +434,12 @@ def test_a_backend_that_does_not_answer_is_given_up_soon(look: Looking) -> None:
         said = look.fails(4, "list", PREFECT__SERVER__ENDPOINT=url, PREFECT__CLOUD__API=url)
     assert pendulum.now() - began < pendulum.duration(seconds=20)
     assert url.partition("//")[2].partition(":")[0] in said.splitlines()[-1]
+
+
+@pytest.mark.parametrize("url", ["localhost:4200", "http://", "http://127.0.0.1:99999"])
+def test_an_address_that_is_none_is_an_error_and_no_traceback(look: Looking, url: str) -> None:
+    said = look.fails(4, "list", PREFECT__SERVER__ENDPOINT=url, PREFECT__CLOUD__API=url)
+    assert said.startswith("Error: The Prefect API")
 
 
 def test_the_shells_get_their_completion(look: Looking) -> None:

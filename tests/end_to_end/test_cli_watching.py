@@ -61,7 +61,7 @@ def test_watch_counts_on_a_terminal_until_the_flow_run_has_finished(look: Lookin
         run.task_returns("clean-1", 3, 2)
         run.enter(Success())
         assert terminal.exit_code() == 0
-        assert re.search(r"clean-1 +━+ 3/3 1 failed\n1 Failed  1 Mapped  3 Success\n$", terminal.screen)
+        assert re.search(r"clean-1 +━+ 3/3 1 failed\n3 Success  1 Failed  1 Mapped\n$", terminal.screen)
         # one picture, drawn again and again in the same place
         assert terminal.screen.count("task runs") == 1
         assert terminal.is_cursor_shown
