@@ -201,7 +201,9 @@ def test_others_write_while_a_hook_is_tried_out(
     trial.join(30)
 
 
-def test_what_is_to_be_told_is_told_before_the_backend_stops(tmp_path: Path, listener: Listener) -> None:
+def test_what_is_to_be_told_is_told_before_the_backend_stops(
+    tmp_path: Path, listener: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Such as the last state of a flow run, whose backend lasts no longer than it does."""
     url = f"sqlite:///{tmp_path / 'prefect.db'}"
     database = Database(url)
@@ -210,11 +212,16 @@ def test_what_is_to_be_told_is_told_before_the_backend_stops(tmp_path: Path, lis
     caller.mutate("create_cloud_hook", tenant_id=caller.tenant_id(), **given)
     flow_id = caller.flow_id()
     database.close()
+    monkeypatch.setattr(hooks, "TIMEOUT", None)
+    # answers come only while the backend stops
+    listener.status = 0
+    answering = threading.Timer(1, listener.released.set)
     with Backend(url, port=0) as backend:
         query = "mutation($id: UUID!) { create_flow_run(input: {flow_id: $id}) { id } }"
         body = {"query": query, "variables": {"id": flow_id}}
         for _ in range(20):
             requests.post(backend.url, json=body, timeout=20)
+        answering.start()
     assert len(listener.told) == 20
 
 
