@@ -109,6 +109,8 @@ def test_what_is_no_flow_is_refused(tx: Transaction, serialized: Any) -> None:
         {"tasks": {}},
         {"tasks": [5]},
         {"tasks": [{"slug": ["x"]}]},
+        {"tasks": [{"slug": "x", "trigger": "y"}]},
+        {"tasks": [{"slug": "x", "retry_delay": "z"}]},
         {"edges": 5},
         {"edges": ["x"]},
         {"parameters": {"x": 1}},

@@ -179,6 +179,9 @@ def register_tasks(tx: Transaction, flow_id: str, serialized_tasks: List[Dict[st
     for each in serialized_tasks:
         if not isinstance(each, dict) or not isinstance(each.get("slug"), str) or not each["slug"]:
             raise Refused(f"Every task of flow {flow['name']!r} needs a slug.")
+        delay, trigger = each.get("retry_delay"), each.get("trigger")
+        if not isinstance(delay, (int, float, type(None))) or not isinstance(trigger, (dict, type(None))):
+            raise Refused(f"The task {each['slug']!r} of flow {flow['name']!r} is not one of Prefect's.")
         if each["slug"] not in known:
             added[each["slug"]] = each
     tx.insert_many(
