@@ -150,21 +150,20 @@ class Api:
 
 def _read(connection: Connection, field: Selection) -> Any:
     """A root field that is a table or a walk, or the ``_aggregate`` of one, or a table's ``_by_pk``."""
-    name, _, what = field.name.rpartition("_by_pk")
-    if name and not what:
-        where = {"where": {"id": {"_eq": field.arguments["id"]}}}
-        found = reading.rows(connection, tables.readable[name], field.fields, where)
+    if field.name.endswith("_by_pk"):
+        table = tables.readable[field.name[: -len("_by_pk")]]
+        found = reading.rows(connection, table, field.fields, {"where": {"id": {"_eq": field.arguments["id"]}}})
         return found[0] if found else None
-    name, _, what = field.name.rpartition("_aggregate")
-    is_aggregate = bool(name) and not what
-    name = name if is_aggregate else field.name
-    table, computed = tables.readable.get(name), None
+    is_aggregate = field.name.endswith("_aggregate")
+    name = field.name[: -len("_aggregate")] if is_aggregate else field.name
+    order: Dict[str, Any] = {}
     if name in traversal.WALKS:
         table, computed = tables.utility_traversal, traversal.walk(name, **field.arguments["args"])
-    assert table is not None
+        order = {"order_by": [{"depth": "asc"}, {"task_id": "asc"}]}
+    else:
+        table, computed = tables.readable[name], None
     if is_aggregate:
         return reading.aggregate(connection, table, field, computed)
-    order = {} if computed is None else {"order_by": [{"depth": "asc"}, {"task_id": "asc"}]}
     return reading.rows(connection, table, field.fields, {**order, **field.arguments}, computed)
 
 

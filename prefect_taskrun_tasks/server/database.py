@@ -215,6 +215,8 @@ class Database:
 def _on_connect(connection: sqlite3.Connection, record: Any) -> None:
     # transactions are begun by _on_begin; by itself the driver would begin them late, and never for reads
     connection.isolation_level = None
+    # SQLite's own knows only the letters of English, and a search without regard to case is made of it
+    connection.create_function("lower", 1, lambda text: text if text is None else str(text).lower(), deterministic=True)
     cursor = connection.cursor()
     cursor.execute("PRAGMA busy_timeout = 10000")
     cursor.execute("PRAGMA journal_mode = WAL")

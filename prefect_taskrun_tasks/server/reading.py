@@ -76,7 +76,7 @@ COMPARISONS: Dict[str, Callable[[Any, Any], Any]] = {
     "_nin": lambda column, values: column.not_in(values),
     "_contains": jsonb.contains,
     "_has_keys_any": jsonb.has_keys_any,
-    "_ilike": lambda column, pattern: column.ilike(pattern),
+    "_ilike": lambda column, pattern: column.ilike(pattern, escape="\\"),
     "_is_null": lambda column, null: column.is_(None) if null else column.is_not(None),
 }
 

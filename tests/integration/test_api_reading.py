@@ -148,6 +148,25 @@ def test_a_table_related_to_itself_is_told_apart(api: Caller) -> None:
     assert api.ask(query, s="a")["task"] == [{"slug": "b"}]
 
 
+@pytest.mark.parametrize(
+    ("pattern", "is_found"),
+    [
+        ("%ÜBER%", True),
+        ("%straße_", True),
+        ("über 50\\% straßeN", True),
+        ("über 5\\% %", False),
+        ("über", False),
+        ("\\", False),
+        ("", False),
+        ("%", True),
+        ("%caf\udce9%", False),
+    ],
+)
+def test_text_is_searched_without_regard_to_case_as_postgresql_does(api: Caller, pattern: str, is_found: bool) -> None:
+    api.flow_run_id(flow_run_name="Über 50% Straßen")
+    assert names(api, "flow_run", where={"name": {"_ilike": pattern}}) == ["Über 50% Straßen"] * is_found
+
+
 @pytest.fixture
 def flows(api: Caller) -> Caller:
     """With the flows b in version 1 and 2, a, and c in two projects."""

@@ -64,3 +64,9 @@ def test_settings_of_a_config_are_an_object_and_its_tenant_is_there(tx: Transact
         agents.update_agent_config(tx, id, settings="x")
     with pytest.raises(Refused, match="no tenant"):
         agents.create_agent_config(tx, tables.new_id())
+
+
+def test_an_agent_needs_a_config_that_is_there(tx: Transaction) -> None:
+    with pytest.raises(Refused, match="not found"):
+        agents.register_agent(tx, "LocalAgent", agent_config_id=tables.new_id())
+    assert stored.count(tx, tables.agent) == 0

@@ -74,6 +74,14 @@ def test_a_flow_group_can_be_described(tx: Transaction) -> None:
         assert group(tx, flow_id)["description"] == description
 
 
+@pytest.mark.parametrize("run_config", [[], "x", 5, True])
+def test_a_run_config_that_is_none_is_refused(tx: Transaction, run_config: Any) -> None:
+    flow_id = stored.flow_id(tx)
+    with pytest.raises(Refused, match="must be an object"):
+        flow_groups.set_flow_group_run_config(tx, group(tx, flow_id)["id"], run_config)
+    assert group(tx, flow_id)["run_config"] is None
+
+
 def test_a_flow_group_is_deleted_with_all_versions_and_their_runs(tx: Transaction) -> None:
     first = stored.flow_id(tx)
     stored.flow_run_id(tx, flow_id=first)

@@ -93,10 +93,41 @@ def test_a_compressed_flow_that_cannot_be_read_is_refused(tx: Transaction, packe
         flows.create_flow_from_compressed_string(tx, packed, project_id=stored.project_id(tx))
 
 
-@pytest.mark.parametrize("serialized", [None, [], "flow", {}, {"name": ""}])
+@pytest.mark.parametrize("serialized", [None, [], "flow", {}, {"name": ""}, {"name": 5}, {"name": ["x"]}])
 def test_what_is_no_flow_is_refused(tx: Transaction, serialized: Any) -> None:
     with pytest.raises(Refused, match="must be an object with a name"):
         flows.create_flow(tx, serialized, project_id=stored.project_id(tx))
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"run_config": "x"},
+        {"environment": []},
+        {"storage": 5},
+        {"schedule": [1]},
+        {"tasks": {}},
+        {"tasks": [5]},
+        {"tasks": [{"slug": ["x"]}]},
+        {"tasks": [{"slug": "x", "trigger": "y"}]},
+        {"tasks": [{"slug": "x", "retry_delay": "z"}]},
+        {"edges": 5},
+        {"edges": ["x"]},
+        {"parameters": {"x": 1}},
+        {"parameters": [1]},
+        {"__version__": [1]},
+    ],
+)
+def test_a_flow_with_parts_that_none_of_its_runs_could_use_is_refused(tx: Transaction, part: Any) -> None:
+    project_id = stored.project_id(tx)
+    with pytest.raises(Refused), tx.attempt():
+        flows.create_flow(tx, {"name": "f", **part}, project_id=project_id)
+    assert stored.count(tx, tables.flow) == 0
+
+
+def test_an_edge_that_is_none_is_refused(tx: Transaction) -> None:
+    with pytest.raises(Refused, match="An edge"):
+        flows.register_edges(tx, stored.flow_id(tx), [True])  # type: ignore[list-item]
 
 
 def test_a_flow_needs_a_project_that_there_is(tx: Transaction) -> None:

@@ -31,6 +31,8 @@ def register_agent(
         tenant_id = first["id"] if first else None
     if tenant_id is None or tx.get(tables.tenant, tenant_id) is None:
         raise Refused("No tenant found.")
+    if agent_config_id is not None and tx.get(tables.agent_config, agent_config_id) is None:
+        raise Refused(f"Agent config {agent_config_id} not found.")
     agents, labels = tables.agent, sorted(labels or [])
     alike = select(agents).where(
         agents.c.tenant_id == tenant_id, agents.c.type == type, agents.c.core_version == tx.core_version

@@ -16,6 +16,9 @@ def set_flow_group_labels(tx: Transaction, flow_group_id: str, labels: Optional[
 
 
 def set_flow_group_run_config(tx: Transaction, flow_group_id: str, run_config: Any = None) -> Row:
+    if not isinstance(run_config, (dict, type(None))):
+        # it would stand in the way of every flow run
+        raise Refused(f"A run config must be an object, not {run_config!r}.")
     return update(tx, flow_group_id, run_config=run_config)
 
 

@@ -4,7 +4,7 @@ import base64
 import gzip
 import logging
 import re
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
 from sqlalchemy import func, select
 
@@ -17,6 +17,13 @@ logger = logging.getLogger(__name__)
 
 #: Flows that an older Prefect has serialized lack what its backends need
 OLDEST_CORE = (0, 6, 1)
+
+#: What parts of a serialized flow are, if they are there
+_PARTS: Dict[type, Tuple[str, ...]] = {
+    dict: ("environment", "run_config", "storage", "schedule"),
+    list: ("tasks", "edges", "parameters"),
+    str: ("__version__",),
+}
 
 
 def create_flow_from_compressed_string(tx: Transaction, serialized_flow: str, **options: Any) -> Row:
@@ -38,8 +45,7 @@ def create_flow(
     idempotency_key: Optional[str] = None,
 ) -> Row:
     """Registers a new version of a flow and archives the versions before it."""
-    if not isinstance(serialized_flow, dict) or not serialized_flow.get("name"):
-        raise Refused("A serialized flow must be an object with a name.")
+    _check(serialized_flow)
     _check_core_version(serialized_flow)
     project = tx.get(tables.project, project_id)
     if project is None:
@@ -78,6 +84,20 @@ def create_flow(
     for flow in replaced:
         archive_flow(tx, flow["id"])
     return {"id": flow_id}
+
+
+def _check(serialized_flow: Any) -> None:
+    """Refuses what could be stored, but would stand in the way of every run of the flow."""
+    name = serialized_flow.get("name") if isinstance(serialized_flow, dict) else None
+    if not isinstance(name, str) or not name:
+        raise Refused("A serialized flow must be an object with a name.")
+    for kind, parts in _PARTS.items():
+        for part in parts:
+            if not isinstance(serialized_flow.get(part), (kind, type(None))):
+                raise Refused(f"Flow {name!r} is not one of Prefect's: its {part} is {serialized_flow[part]!r}.")
+    for part in _PARTS[list]:
+        if not all(isinstance(each, dict) for each in serialized_flow.get(part) or []):
+            raise Refused(f"Flow {name!r} is not one of Prefect's: some of its {part} are no objects.")
 
 
 def _check_core_version(serialized_flow: Dict[str, Any]) -> None:
@@ -157,8 +177,11 @@ def register_tasks(tx: Transaction, flow_id: str, serialized_tasks: List[Dict[st
     known = set(_task_ids(tx, flow_id))
     added: Dict[str, Dict[str, Any]] = {}
     for each in serialized_tasks:
-        if not isinstance(each, dict) or not each.get("slug"):
+        if not isinstance(each, dict) or not isinstance(each.get("slug"), str) or not each["slug"]:
             raise Refused(f"Every task of flow {flow['name']!r} needs a slug.")
+        delay, trigger = each.get("retry_delay"), each.get("trigger")
+        if not isinstance(delay, (int, float, type(None))) or not isinstance(trigger, (dict, type(None))):
+            raise Refused(f"The task {each['slug']!r} of flow {flow['name']!r} is not one of Prefect's.")
         if each["slug"] not in known:
             added[each["slug"]] = each
     tx.insert_many(
@@ -212,6 +235,8 @@ def register_edges(tx: Transaction, flow_id: str, serialized_edges: List[Dict[st
     known = {(row["upstream_task_id"], row["downstream_task_id"]) for row in existing}
     added: Dict[Any, Dict[str, Any]] = {}
     for each in serialized_edges:
+        if not isinstance(each, dict):
+            raise Refused(f"An edge of flow {flow['name']!r} must be an object, not {each!r}.")
         ends = []
         for end in (each.get("upstream_task"), each.get("downstream_task")):
             slug = end.get("slug") if isinstance(end, dict) else end
