@@ -1,6 +1,8 @@
 """The API as an object: a request's body in, the answer out, without a socket."""
 
 import logging
+from dataclasses import dataclass
+from time import monotonic
 from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
 import graphql
@@ -8,9 +10,10 @@ from graphql import GraphQLError
 from sqlalchemy import Connection
 
 from . import document, reading, schema, strict_json, tables
-from .database import Database, Row, Transaction
+from .database import Database, Row, TookTooLong, Transaction
 from .document import InvalidDocument, Operation, Selection
 from .errors import Refused
+from .limits import Limits
 from .rules import agents, artifacts, flow_runs, flows, logs, schedules, states, task_runs, tenants
 
 logger = logging.getLogger(__name__)
@@ -27,15 +30,27 @@ class BadRequest(Exception):
     """A body that is no GraphQL request."""
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """What holds for all operations of one request."""
+
+    #: by lower-case names
+    headers: Mapping[str, str]
+    #: the reading of `time.monotonic` at which it has read for long enough
+    until: float
+
+
 class Api:
     """Answers GraphQL requests from a database.
 
     Args:
         database: where everything is kept.
+        limits: how much one request may ask for.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, limits: Limits = Limits()) -> None:  # noqa: B008 - a frozen value
         self._database = database
+        self._limits = limits
         self._schema = schema.build()
         assert self._schema.mutation_type is not None
         #: mutation name -> the rule of that name
@@ -54,17 +69,24 @@ class Api:
             request = strict_json.loads(body)
         except (ValueError, RecursionError) as error:
             return 400, _bad_request(f"The request's body is not JSON: {error}")
+        asked = _Asked(headers or {}, monotonic() + self._limits.seconds)
         if not isinstance(request, list):
-            return self._answer_one(request, headers or {})
+            return self._answer_one(request, asked)
         if len(request) > LARGEST_BATCH:
             return 400, _bad_request(f"A batch holds at most {LARGEST_BATCH} operations, not {len(request)}.")
         # the errors of one operation are its own
-        return 200, [self._answer_one(each, headers or {})[1] for each in request]
+        return 200, [self._answer_one(each, asked)[1] for each in request]
 
-    def _answer_one(self, request: Any, headers: Mapping[str, str]) -> Tuple[int, Answer]:
+    def _answer_one(self, request: Any, asked: _Asked) -> Tuple[int, Answer]:
+        try:
+            return self._answer_operation(request, asked)
+        except Exception:
+            return 200, {"data": None, "errors": [_fault("The request", [])]}
+
+    def _answer_operation(self, request: Any, asked: _Asked) -> Tuple[int, Answer]:
         try:
             text, variables, name = _request(request)
-            operation = document.read(self._schema, text, variables, name)
+            operation = document.read(self._schema, text, variables, name, self._limits)
         except BadRequest as error:
             return 400, _bad_request(str(error))
         except InvalidDocument as invalid:
@@ -74,34 +96,43 @@ class Api:
         if operation.is_introspection:
             result = graphql.graphql_sync(self._schema, text, variable_values=variables, operation_name=name)
             return 200, dict(result.formatted)
-        return 200, self._execute(operation, headers)
+        return 200, self._execute(operation, asked)
 
-    def _execute(self, operation: Operation, headers: Mapping[str, str]) -> Answer:
+    def _execute(self, operation: Operation, asked: _Asked) -> Answer:
         data: Answer = {}
         errors: List[Answer] = []
         for field in operation.selections:
             try:
-                data[field.key] = self._field(operation, field, headers)
+                data[field.key] = self._field(operation, field, asked)
             except Refused as refused:
                 data[field.key] = None
                 errors.append(_error(GraphQLError(str(refused), path=[field.key]), "INTERNAL_SERVER_ERROR"))
             except Exception:
-                # details are for the log: they may hold SQL and paths
-                logger.exception("The field %r could not be answered", field.name)
-                message = f"{field.name} failed inside the backend. Its log says why."
                 data[field.key] = None
-                errors.append(_error(GraphQLError(message, path=[field.key]), "INTERNAL_SERVER_ERROR"))
+                errors.append(_fault(field.name, [field.key]))
         return {"data": data, "errors": errors} if errors else {"data": data}
 
-    def _field(self, operation: Operation, field: Selection, headers: Mapping[str, str]) -> Any:
+    def _field(self, operation: Operation, field: Selection, asked: _Asked) -> Any:
         if field.name == "__typename":
             return field.parent
         if operation.is_mutation:
-            return document.pick(self._mutate(field, headers), field.fields)
-        with self._database.read() as connection:
-            if field.name in _QUERIES:
-                return document.pick(_QUERIES[field.name](connection, **field.arguments), field.fields)
-            return _read(connection, field)
+            return document.pick(self._mutate(field, asked.headers), field.fields)
+        try:
+            with self._database.read(asked.until) as connection:
+                if field.name in _QUERIES:
+                    return document.pick(_QUERIES[field.name](connection, **field.arguments), field.fields)
+                found = _read(connection, field, self._limits.rows)
+        except TookTooLong as error:
+            raise Refused(
+                f"{field.name} was not read within the {self._limits.seconds:g} seconds that a request has. "
+                "Ask for fewer rows with where and limit."
+            ) from error
+        if document.rows_in(found, field.fields) > self._limits.rows:
+            raise Refused(
+                f"{field.name} has more than {self._limits.rows} rows, those of relationships included. "
+                "Ask for some at a time with where and limit."
+            )
+        return found
 
     def _mutate(self, field: Selection, headers: Mapping[str, str]) -> Row:
         caller = {
@@ -112,10 +143,12 @@ class Api:
             return self._rules[field.name](tx, **field.arguments["input"])
 
 
-def _read(connection: Connection, field: Selection) -> Any:
-    """A root field that is a table, or a table's ``_by_pk`` or ``_aggregate``."""
+def _read(connection: Connection, field: Selection, most: int) -> Any:
+    """A root field that is a table, or a table's ``_by_pk`` or ``_aggregate``. Of a table, one row too many at most."""
     if field.name in tables.metadata.tables:
-        return reading.rows(connection, tables.metadata.tables[field.name], field.fields, field.arguments)
+        given = field.arguments.get("limit")
+        arguments = {**field.arguments, "limit": most + 1 if given is None else min(given, most + 1)}
+        return reading.rows(connection, tables.metadata.tables[field.name], field.fields, arguments)
     table, _, what = field.name.rpartition("_aggregate")
     if table and not what:
         return reading.aggregate(connection, tables.metadata.tables[table], field)
@@ -168,6 +201,16 @@ def _error(error: GraphQLError, code: str) -> Answer:
     formatted: Answer = dict(error.formatted)
     formatted["extensions"] = {"code": code}
     return formatted
+
+
+def _fault(what: str, path: List[Any]) -> Answer:
+    """The error for an exception that is being handled. Its details, such as SQL and paths, are for the log."""
+    id = tables.new_id()
+    logger.exception("%s could not be answered, which the caller knows as error %s", what, id)
+    message = f"{what} failed inside the backend. Its log says why: look there for {id}."
+    error = _error(GraphQLError(message, path=path or None), "INTERNAL_SERVER_ERROR")
+    error["extensions"]["id"] = id
+    return error
 
 
 def _bad_request(message: str) -> Answer:

@@ -1,14 +1,16 @@
 """The SQLite file: one writer at a time, readers that never wait for it, and transactions that rules work on."""
 
 import fcntl
+import math
 import os
 import sqlite3
 import threading
 from contextlib import contextmanager
+from time import monotonic
 from typing import IO, Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional
 
 from sqlalchemy import Connection, Table, create_engine, event, make_url, select
-from sqlalchemy.exc import ArgumentError, DatabaseError
+from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
 from sqlalchemy.schema import CreateIndex
 
 from . import tables
@@ -20,6 +22,9 @@ SCHEMA_VERSION = 1
 #: For `NULLS LAST`
 OLDEST_SQLITE = (3, 30)
 
+#: Steps of SQLite's virtual machine between two looks at the clock, a millisecond or so
+STEPS = 100_000
+
 #: Requests that are worked on at once; each may hold one connection
 CONNECTIONS = 8
 
@@ -28,6 +33,10 @@ Row = Mapping[str, Any]
 
 class DatabaseUnusable(Exception):
     """The database cannot be opened, or is not one of ours."""
+
+
+class TookTooLong(Exception):
+    """What was to be read was not all there when the time for it was over."""
 
 
 class Transaction:
@@ -157,10 +166,29 @@ class Database:
         self._on_stored(tx)
 
     @contextmanager
-    def read(self) -> Iterator[Connection]:
-        """One consistent picture of the data, while others write."""
-        with self._engine.connect() as connection, connection.begin():
-            yield connection
+    def read(self, until: float = math.inf) -> Iterator[Connection]:
+        """One consistent picture of the data, while others write.
+
+        Args:
+            until: the reading of `time.monotonic` at which it is over.
+
+        Raises:
+            TookTooLong: it was not finished by then.
+        """
+        with self._engine.connect() as connection:
+            sqlite = connection.connection.driver_connection
+            assert sqlite is not None
+            sqlite.set_progress_handler(lambda: monotonic() > until, STEPS)
+            try:
+                with connection.begin():
+                    yield connection
+            except OperationalError as error:
+                if monotonic() > until:
+                    raise TookTooLong from error
+                raise
+            finally:
+                # the connection is for others next
+                sqlite.set_progress_handler(None, 0)
 
     def reserve(self) -> None:
         """Keeps other backends away from the file, until this one is closed or its process ends, however it ends.
