@@ -1,49 +1,42 @@
 """The API and the page over HTTP, on a socket of this machine, served from a thread or for good."""
 
-import asyncio
 import errno
-import json
+import ipaddress
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from typing import Any, AsyncIterator, Iterable, Mapping, Optional, Tuple
+from typing import Any, AsyncIterator, Iterable, Optional
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response, StreamingResponse
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import Route
 
 from . import pages
 from .api import Api
+from .api_key import ApiKey
 from .database import CONNECTIONS, Database, Transaction
-from .news import News, is_empty, preferred_hold
+from .endpoint import Endpoint, json_response
+from .limits import Limits
+from .news import News
 from .poke import Poker
 from .services import Services
 
-#: Bytes. A batch of logs is up to 4 MB, and as JSON inside JSON its quotes are escaped twice.
-LARGEST_BODY = 32 * 1024 * 1024
-
 #: Seconds that requests under way may take when the backend stops
 GRACE = 5
-
-
-_LOOPBACK = ("127.0.0.1", "localhost")
 
 
 class PortUnavailable(Exception):
     """The address cannot be listened on."""
 
 
-def _json(status: int, value: Any, headers: Optional[Mapping[str, str]] = None) -> Response:
-    return Response(json.dumps(value), status, headers, media_type="application/json")
-
-
-def _refused(status: int, message: str) -> Response:
-    return _json(status, {"errors": [{"message": message, "extensions": {"code": "BAD_REQUEST"}}]})
+class Unguarded(Exception):
+    """Others than this machine could reach the API without a key."""
 
 
 class Backend:
@@ -54,10 +47,15 @@ class Backend:
         host: address to listen on.
         port: port to listen on; 0 takes a free one.
         agent_addresses: ``--agent-address`` of agents to poke when a flow run is ready.
+        api_key: what callers must know; needed if `host` is not this machine's own, 127.0.0.1.
+        unguarded: `host` may be another without a key: whoever can reach it can run code through the agents.
+        cors_origins: sites whose pages may use the API from a browser, such as ``https://runs.example``.
+        limits: how much one request may ask for.
 
     Raises:
         DatabaseUnusable: see `Database`.
         PortUnavailable: something else listens there.
+        Unguarded: `host` needs a key.
 
     Example:
         >>> with Backend("sqlite:///prefect.db", port=0) as backend:
@@ -70,8 +68,19 @@ class Backend:
         host: str = "127.0.0.1",
         port: int = 4200,
         agent_addresses: Iterable[str] = (),
+        api_key: Optional[ApiKey] = None,
+        unguarded: bool = False,
+        cors_origins: Iterable[str] = (),
+        limits: Limits = Limits(),  # noqa: B008 - a frozen value
     ) -> None:
-        self._host = host
+        if not (api_key or unguarded or _is_loopback(host)):
+            raise Unguarded(
+                f"Whoever can reach {host} could run code through your agents. Give an API key with --api-key-file, "
+                "or say with --unguarded that nobody else can reach it."
+            )
+        # a name that somebody else's page has made to mean this machine is not among them; no page has a key
+        self._names = [host, "127.0.0.1", "localhost"] if _is_loopback(host) and not api_key else ["*"]
+        self._cors_origins = list(cors_origins)
         self._socket = _listen(host, port)
         self._poker = Poker(agent_addresses)
         self._news = News()
@@ -82,10 +91,11 @@ class Backend:
             self._socket.close()
             raise
         self._services = Services(self._database)
-        self._api = Api(self._database)
         # writing goes one by one anyway; with threads of its own, reading never waits for it
         self._readers = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="read")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="write")
+        api = Api(self._database, limits)
+        self._endpoint = Endpoint(api, self._readers, self._writer, self._news, limits, api_key, self._is_stopping)
         #: the address to give to Prefect
         self.url = f"http://{host}:{self._socket.getsockname()[1]}"
         config = uvicorn.Config(
@@ -111,15 +121,19 @@ class Backend:
 
         routes = [
             Route("/health", self._health),
-            Route("/", self._graphql, methods=["POST"]),
-            Route("/graphql", self._graphql, methods=["POST"]),
-            Route("/graphql/", self._graphql, methods=["POST"]),
+            Route("/", self._endpoint.post, methods=["POST"]),
+            Route("/graphql", self._endpoint.post, methods=["POST"]),
+            Route("/graphql/", self._endpoint.post, methods=["POST"]),
             *pages.routes(),
         ]
-        # a name that somebody else's page has made to mean this machine is not among them
-        hosts = _LOOPBACK if self._host in _LOOPBACK else ["*"]
-        guard = Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
-        return Starlette(routes=routes, lifespan=lifespan, middleware=[guard])
+        middleware = [Middleware(TrustedHostMiddleware, allowed_hosts=self._names, www_redirect=False)]
+        if self._cors_origins:
+            headers = ["Authorization", "Content-Type"]
+            cors = Middleware(
+                CORSMiddleware, allow_origins=self._cors_origins, allow_methods=["POST"], allow_headers=headers
+            )
+            middleware.append(cors)
+        return Starlette(routes=routes, lifespan=lifespan, middleware=middleware)
 
     def _stored(self, tx: Transaction) -> None:
         if tx.queued:
@@ -128,39 +142,10 @@ class Backend:
             self._news.tell()
 
     async def _health(self, request: Request) -> Response:
-        return _json(200, {"status": "ok"})
+        return json_response(200, {"status": "ok"})
 
-    async def _graphql(self, request: Request) -> Response:
-        # a page in a browser may send other types, and so start flow runs, to an address that it cannot read from
-        if not request.headers.get("content-type", "").startswith("application/json"):
-            return _refused(415, "A request's content type is application/json.")
-        body = bytearray()
-        try:
-            async for chunk in request.stream():
-                # the rest is read and dropped: a caller whose connection is closed while it sends gets no answer
-                if len(body) <= LARGEST_BODY:
-                    body += chunk
-        except ClientDisconnect:
-            return _refused(400, "The request ended before its body had come.")
-        if len(body) > LARGEST_BODY:
-            return _refused(413, f"The request is larger than {LARGEST_BODY} bytes.")
-        # a query that only looks like a mutation is answered all the same
-        workers = self._writer if b"mutation" in body else self._readers
-        loop = asyncio.get_running_loop()
-
-        async def ask() -> Tuple[int, Any]:
-            return await loop.run_in_executor(workers, self._api.answer, bytes(body), request.headers)
-
-        seconds = None if workers is self._writer else preferred_hold(request.headers)
-        if seconds is None:
-            return _json(*await ask())
-        applied = {"Preference-Applied": f"wait={seconds}"}
-        coming = self._news.coming
-        status, answer = await ask()
-        if not seconds or not is_empty(answer):
-            return _json(status, answer, applied)
-        held = self._news.hold(coming, ask, seconds, lambda: self._server.should_exit)
-        return StreamingResponse(held, headers=applied, media_type="application/json")
+    def _is_stopping(self) -> bool:
+        return self._server.should_exit
 
     def serve(self) -> None:
         """Serves until the process is told to stop (SIGINT, SIGTERM)."""
@@ -179,6 +164,14 @@ class Backend:
         self._server.should_exit = True
         assert self._thread is not None
         self._thread.join(GRACE + 5)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        # another name, which may mean any machine
+        return False
 
 
 def _listen(host: str, port: int) -> socket.socket:

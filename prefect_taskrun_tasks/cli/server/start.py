@@ -1,0 +1,150 @@
+"""``prefect-taskrun server start``."""
+
+import logging
+import os
+import re
+import shlex
+from pathlib import Path
+from typing import Any, Optional, Tuple
+
+import click
+import prefect
+
+from .extra import needs_server_extra
+
+#: The environment variable for a key that is in no file
+KEY_VARIABLE = "PREFECT_TASKRUN_API_KEY"
+
+
+def default_database_url() -> str:
+    """In Prefect's home folder."""
+    home = Path(prefect.config.home_dir).expanduser()
+    home.mkdir(parents=True, exist_ok=True)
+    return f"sqlite:///{home / 'prefect-taskrun.db'}"
+
+
+def _origins(context: click.Context, option: click.Parameter, urls: Tuple[str, ...]) -> Tuple[str, ...]:
+    for url in urls:
+        # compared with what browsers say, to the letter
+        if not re.fullmatch(r"https?://[^/\s*?#@]+/?", url):
+            raise click.BadParameter(
+                f"{url!r} is not a site's address, such as https://runs.example or http://host:8080."
+            )
+    return tuple(url.rstrip("/").lower() for url in urls)
+
+
+@click.command(
+    short_help="Start the backend, and serve until interrupted.",
+    epilog="""\b
+Examples:
+    $ prefect-taskrun server start
+    $ prefect-taskrun server start --port 4300 --database-url sqlite:///prefect.db
+\b
+    With an agent that is told of new flow runs at once
+    $ prefect-taskrun server start --agent-address http://127.0.0.1:8081
+    $ prefect agent local start --agent-address http://127.0.0.1:8081
+\b
+    For a team, with a key
+    $ (umask 077; python -c 'import secrets; print(secrets.token_urlsafe(32))' > key)
+    $ prefect-taskrun server start --host 0.0.0.0 --api-key-file key
+""",
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; another needs a key.")
+@click.option("--port", default=4200, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
+@click.option(
+    "--database-url",
+    help="Where to keep everything. Default: sqlite:/// and prefect-taskrun.db in Prefect's home folder.",
+)
+@click.option(
+    "--agent-address",
+    "agent_addresses",
+    multiple=True,
+    metavar="URL",
+    help="Address of an agent to tell when a flow run is ready. May be given several times.",
+)
+@click.option(
+    "--api-key-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help=f"File with the key that callers must know; nobody else may be able to read it. Default: the key in the "
+    f"environment variable {KEY_VARIABLE}, if there is one.",
+)
+@click.option(
+    "--unguarded", is_flag=True, help="Listen on another address without a key: whoever can reach it can run code."
+)
+@click.option(
+    "--cors-origin",
+    "cors_origins",
+    multiple=True,
+    callback=_origins,
+    metavar="URL",
+    help="Site whose pages may use the API from a browser. May be given several times.",
+)
+@click.option("--max-body", "body", type=click.IntRange(1), help="Bytes of a request. Default: 32 MiB.")
+@click.option("--max-depth", "depth", type=click.IntRange(1), help="Levels of fields in a query. Default: 15.")
+@click.option("--max-fields", "fields", type=click.IntRange(1), help="Fields of a query. Default: 2,000.")
+@click.option("--max-rows", "rows", type=click.IntRange(1), help="Rows of an answer. Default: 250,000.")
+@click.option(
+    "--query-timeout",
+    "seconds",
+    type=click.FloatRange(0, min_open=True),
+    help="Seconds in which the queries of a request read. Default: 30.",
+)
+def start(
+    host: str,
+    port: int,
+    database_url: Optional[str],
+    agent_addresses: Tuple[str, ...],
+    api_key_file: Optional[Path],
+    unguarded: bool,
+    cors_origins: Tuple[str, ...],
+    **limits: Any,
+) -> None:
+    """Start the backend, and serve until interrupted.
+
+    It prints the environment variables that point Prefect at it. Whoever can use it can run code through your agents:
+    without a key, that is whoever is on this machine.
+    """
+    with needs_server_extra():
+        from ...server import ApiKey, ApiKeyUnusable, Backend, DatabaseUnusable, Limits, PortUnavailable, Unguarded
+
+    logging.basicConfig(format="[%(asctime)s] %(levelname)s - %(name)s | %(message)s")
+    database_url = database_url or default_database_url()
+    try:
+        if api_key_file:
+            key: Optional[ApiKey] = ApiKey.of_file(api_key_file)
+        else:
+            # one that is set to nothing is meant to guard, and does not
+            key = ApiKey(os.environ[KEY_VARIABLE]) if KEY_VARIABLE in os.environ else None
+        if key and unguarded:
+            raise click.UsageError("With a key, it is not --unguarded. Leave one of them out.")
+        backend = Backend(
+            database_url,
+            host,
+            port,
+            agent_addresses,
+            api_key=key,
+            unguarded=unguarded,
+            cors_origins=cors_origins,
+            limits=Limits(**{name: given for name, given in limits.items() if given is not None}),
+        )
+    except (ApiKeyUnusable, DatabaseUnusable, PortUnavailable, Unguarded) as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"Serving the Prefect API at {backend.url}, kept in {database_url}\n")
+    if unguarded:
+        click.echo("It is unguarded: whoever can reach this address can run code through your agents.\n", err=True)
+    click.echo(
+        "Point Prefect at it with:\n"
+        "    export PREFECT__BACKEND=server\n"
+        f"    export PREFECT__SERVER__ENDPOINT={backend.url}\n"
+        f"    export PREFECT__SERVER__UI__ENDPOINT={backend.url}"
+    )
+    if key:
+        # where to find it, and not the key, which would stay on the screen and in logs
+        source = f"$(cat {shlex.quote(str(api_key_file.resolve()))})" if api_key_file else f"${KEY_VARIABLE}"
+        click.echo(f'    export PREFECT__CLOUD__API_KEY="{source}"')
+    click.echo(f"\nLook at it in a browser: {backend.url}\n\nStop it with Ctrl-C.")
+    try:
+        backend.serve()
+    except KeyboardInterrupt:
+        click.echo("Stopped.")
