@@ -10,7 +10,7 @@ from time import monotonic
 from typing import IO, Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional
 
 from sqlalchemy import Connection, Table, create_engine, event, make_url, select
-from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
+from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError, SQLAlchemyError
 from sqlalchemy.schema import CreateIndex
 
 from . import tables
@@ -189,6 +189,25 @@ class Database:
             finally:
                 # the connection is for others next
                 sqlite.set_progress_handler(None, 0)
+
+    def size(self) -> int:
+        """Bytes on the disk, of the file and of what was written but is not in it yet."""
+        return sum(os.path.getsize(path) for path in (self._path, f"{self._path}-wal") if os.path.exists(path))
+
+    def check(self) -> None:
+        """Returns if the data can be read.
+
+        Raises:
+            DatabaseUnusable: it cannot.
+        """
+        # what is open can be read also when it is deleted, but it is gone as soon as it is closed
+        if not os.path.exists(self._path):
+            raise DatabaseUnusable(f"The database {self._path!r} is not there any more.")
+        try:
+            with self.read() as connection:
+                connection.execute(select(tables.tenant.c.id).limit(1)).all()
+        except SQLAlchemyError as error:
+            raise DatabaseUnusable(f"The database {self._path!r} cannot be read: {error}") from error
 
     def reserve(self) -> None:
         """Keeps other backends away from the file, until this one is closed or its process ends, however it ends.

@@ -1,12 +1,14 @@
 """The API and the page over HTTP, on a socket of this machine, served from a thread or for good."""
 
+import asyncio
 import errno
 import ipaddress
+import logging
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from typing import Any, AsyncIterator, Iterable, Optional
+from typing import Any, AsyncIterator, Dict, Iterable, List, Optional
 
 import uvicorn
 from starlette.applications import Starlette
@@ -17,18 +19,23 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from . import pages
+from . import metrics, pages
 from .api import Api
 from .api_key import ApiKey
-from .database import CONNECTIONS, Database, Transaction
+from .database import CONNECTIONS, Database, DatabaseUnusable, Transaction
 from .endpoint import Endpoint, json_response
 from .limits import Limits
 from .news import News
 from .poke import Poker
-from .services import Services
+from .services import INTERVALS, Pass, Services
+
+logger = logging.getLogger(__name__)
 
 #: Seconds that requests under way may take when the backend stops
 GRACE = 5
+
+#: Seconds in which the database has to answer for the backend to be well
+HEALTHY = 5.0
 
 
 class PortUnavailable(Exception):
@@ -51,6 +58,7 @@ class Backend:
         unguarded: `host` may be another without a key: whoever can reach it can run code through the agents.
         cors_origins: sites whose pages may use the API from a browser, such as ``https://runs.example``.
         limits: how much one request may ask for.
+        intervals: seconds between two passes of a service, where they are not to be as in Prefect Server.
 
     Raises:
         DatabaseUnusable: see `Database`.
@@ -72,6 +80,7 @@ class Backend:
         unguarded: bool = False,
         cors_origins: Iterable[str] = (),
         limits: Limits = Limits(),  # noqa: B008 - a frozen value
+        intervals: Optional[Dict[Pass, float]] = None,
     ) -> None:
         if not (api_key or unguarded or _is_loopback(host)):
             raise Unguarded(
@@ -90,12 +99,15 @@ class Backend:
         except BaseException:
             self._socket.close()
             raise
-        self._services = Services(self._database)
+        self._services = Services(self._database, {**INTERVALS, **(intervals or {})})
         # writing goes one by one anyway; with threads of its own, reading never waits for it
         self._readers = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="read")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="write")
         api = Api(self._database, limits)
-        self._endpoint = Endpoint(api, self._readers, self._writer, self._news, limits, api_key, self._is_stopping)
+        self._requests = metrics.Requests()
+        self._endpoint = Endpoint(
+            api, self._readers, self._writer, self._news, limits, api_key, self._is_stopping, self._requests
+        )
         #: the address to give to Prefect
         self.url = f"http://{host}:{self._socket.getsockname()[1]}"
         config = uvicorn.Config(
@@ -121,6 +133,7 @@ class Backend:
 
         routes = [
             Route("/health", self._health),
+            Route("/metrics", self._metrics),
             Route("/", self._endpoint.post, methods=["POST"]),
             Route("/graphql", self._endpoint.post, methods=["POST"]),
             Route("/graphql/", self._endpoint.post, methods=["POST"]),
@@ -142,7 +155,25 @@ class Backend:
             self._news.tell()
 
     async def _health(self, request: Request) -> Response:
+        checked = asyncio.get_running_loop().run_in_executor(self._readers, self._database.check)
+        try:
+            await asyncio.wait_for(checked, HEALTHY)
+        except (DatabaseUnusable, asyncio.TimeoutError) as error:
+            # why is for the log, as anybody may ask
+            logger.warning("The database does not answer: %s", error or f"not within {HEALTHY} s")
+            return json_response(503, {"status": "unavailable"})
         return json_response(200, {"status": "ok"})
+
+    async def _metrics(self, request: Request) -> Response:
+        if not self._endpoint.admits(request):
+            return Response("This needs the API key.\n", 401, {"WWW-Authenticate": "Bearer"}, "text/plain")
+        stored = await asyncio.get_running_loop().run_in_executor(self._readers, self._count_stored)
+        counted = [*self._requests.metrics(), *metrics.of_services(self._services), *stored]
+        return Response(metrics.text(counted), 200, {"Content-Type": metrics.CONTENT_TYPE})
+
+    def _count_stored(self) -> List[metrics.Metric]:
+        with self._database.read() as connection:
+            return metrics.of_data(connection, self._database.size())
 
     def _is_stopping(self) -> bool:
         return self._server.should_exit

@@ -1,5 +1,6 @@
 """``prefect-taskrun server start``, with Prefect's own commands around it; each is a process of its own."""
 
+import json
 import re
 import signal
 import socket
@@ -227,6 +228,22 @@ def test_limits_can_be_given(tmp_path: Path) -> None:
         assert "3 fields" in refusal("{ flow { id name version } }")
         server.graphql('mutation { create_tenant(input: {name: "b", slug: "b"}) { id } }')
         assert "1 rows" in refusal("{ tenant { id } }")
+
+
+def test_intervals_of_services_can_be_given_and_the_log_be_for_programs(tmp_path: Path) -> None:
+    intervals = ("--scheduler-interval", "0.2", "--zombie-killer-interval", "0.2", "--lazarus-interval", "1000")
+    log = ("--log-format", "json", "--log-level", "debug")
+    with _serving(tmp_path / "prefect.db", "--port", "0", *intervals, *log) as server:
+
+        def runs(service: str) -> int:
+            text = requests.get(server.url + "/metrics", timeout=10).text
+            return int(re.findall(rf'service_runs_total{{service="{service}"}} (\d+)', text)[0])
+
+        eventually(lambda: runs("schedule") > 1 and runs("kill_zombies") > 1)
+        assert runs("lazarus") == 0
+        server.graphql("{ hello }")
+        lines = [json.loads(line) for line in server.command.stderr.splitlines()]
+        assert [line["fields"] for line in lines if line.get("kind") == "query"] == [["hello"]]
 
 
 def _create_projects(server: Server, acknowledged: Set[str]) -> None:

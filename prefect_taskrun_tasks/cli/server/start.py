@@ -5,7 +5,7 @@ import os
 import re
 import shlex
 from pathlib import Path
-from typing import Any, Optional, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 import click
 import prefect
@@ -16,11 +16,19 @@ from .extra import needs_server_extra
 KEY_VARIABLE = "PREFECT_TASKRUN_API_KEY"
 
 
+SECONDS = click.FloatRange(0, min_open=True)
+
+
 def default_database_url() -> str:
     """In Prefect's home folder."""
     home = Path(prefect.config.home_dir).expanduser()
     home.mkdir(parents=True, exist_ok=True)
     return f"sqlite:///{home / 'prefect-taskrun.db'}"
+
+
+def _given(options: Dict[Any, Any]) -> Dict[Any, Any]:
+    """Those that are not left to their defaults."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _origins(context: click.Context, option: click.Parameter, urls: Tuple[str, ...]) -> Tuple[str, ...]:
@@ -87,8 +95,19 @@ Examples:
 @click.option(
     "--query-timeout",
     "seconds",
-    type=click.FloatRange(0, min_open=True),
+    type=SECONDS,
     help="Seconds in which the queries of a request read. Default: 30.",
+)
+@click.option("--scheduler-interval", type=SECONDS, help="Seconds between looks at schedules. Default: 150.")
+@click.option("--zombie-killer-interval", type=SECONDS, help="Seconds between looks for dead tasks. Default: 120.")
+@click.option("--lazarus-interval", type=SECONDS, help="Seconds between looks for lost flow runs. Default: 600.")
+@click.option("--log-level", default="warning", show_default=True, type=click.Choice(["debug", "info", "warning"]))
+@click.option(
+    "--log-format",
+    default="text",
+    show_default=True,
+    type=click.Choice(["text", "json"]),
+    help="Of what goes to standard error: lines for people, or JSON objects, one a line.",
 )
 def start(
     host: str,
@@ -98,6 +117,11 @@ def start(
     api_key_file: Optional[Path],
     unguarded: bool,
     cors_origins: Tuple[str, ...],
+    scheduler_interval: Optional[float],
+    zombie_killer_interval: Optional[float],
+    lazarus_interval: Optional[float],
+    log_level: str,
+    log_format: str,
     **limits: Any,
 ) -> None:
     """Start the backend, and serve until interrupted.
@@ -106,9 +130,29 @@ def start(
     without a key, that is whoever is on this machine.
     """
     with needs_server_extra():
-        from ...server import ApiKey, ApiKeyUnusable, Backend, DatabaseUnusable, Limits, PortUnavailable, Unguarded
+        from ...server import (
+            ApiKey,
+            ApiKeyUnusable,
+            Backend,
+            DatabaseUnusable,
+            Limits,
+            PortUnavailable,
+            Unguarded,
+            services,
+        )
+        from ...server.json_lines import JsonLines
 
-    logging.basicConfig(format="[%(asctime)s] %(levelname)s - %(name)s | %(message)s")
+    lines = logging.StreamHandler()
+    text = logging.Formatter("[%(asctime)s] %(levelname)s - %(name)s | %(message)s")
+    lines.setFormatter(JsonLines() if log_format == "json" else text)
+    logging.basicConfig(level=logging.WARNING, handlers=[lines])
+    # what others have to say at these levels would drown it
+    logging.getLogger("prefect_taskrun_tasks").setLevel(log_level.upper())
+    intervals = {
+        services.schedule: scheduler_interval,
+        services.kill_zombies: zombie_killer_interval,
+        services.lazarus: lazarus_interval,
+    }
     database_url = database_url or default_database_url()
     try:
         if api_key_file:
@@ -126,7 +170,8 @@ def start(
             api_key=key,
             unguarded=unguarded,
             cors_origins=cors_origins,
-            limits=Limits(**{name: given for name, given in limits.items() if given is not None}),
+            limits=Limits(**_given(limits)),
+            intervals=_given(intervals),
         )
     except (ApiKeyUnusable, DatabaseUnusable, PortUnavailable, Unguarded) as error:
         raise click.ClickException(str(error)) from error
