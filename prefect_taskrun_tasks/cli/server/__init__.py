@@ -2,7 +2,9 @@
 
 import click
 
+from .backup import backup
 from .extra import needs_server_extra
+from .prune import prune
 from .start import start
 
 __all__ = ["needs_server_extra", "server"]
@@ -13,11 +15,13 @@ __all__ = ["needs_server_extra", "server"]
     epilog="""\b
 Examples:
     $ prefect-taskrun server start
+    $ prefect-taskrun server backup "prefect-$(date +%F).db"
+    $ prefect-taskrun server prune --older-than 30d
 """,
 )
 def server() -> None:
     """The embedded backend: Prefect Server's API on SQLite, without Docker."""
 
 
-for _command in (start,):
+for _command in (backup, prune, start):
     server.add_command(_command)

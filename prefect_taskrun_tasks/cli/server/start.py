@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Dict, Optional, Tuple
 
 import click
-import prefect
 
+from .database_url import database_url_option
 from .extra import needs_server_extra
 
 #: The environment variable for a key that is in no file
@@ -17,13 +17,6 @@ KEY_VARIABLE = "PREFECT_TASKRUN_API_KEY"
 
 
 SECONDS = click.FloatRange(0, min_open=True)
-
-
-def default_database_url() -> str:
-    """In Prefect's home folder."""
-    home = Path(prefect.config.home_dir).expanduser()
-    home.mkdir(parents=True, exist_ok=True)
-    return f"sqlite:///{home / 'prefect-taskrun.db'}"
 
 
 def _given(options: Dict[Any, Any]) -> Dict[Any, Any]:
@@ -59,10 +52,7 @@ Examples:
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; another needs a key.")
 @click.option("--port", default=4200, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
-@click.option(
-    "--database-url",
-    help="Where to keep everything. Default: sqlite:/// and prefect-taskrun.db in Prefect's home folder.",
-)
+@database_url_option("Where to keep everything.")
 @click.option(
     "--agent-address",
     "agent_addresses",
@@ -112,7 +102,7 @@ Examples:
 def start(
     host: str,
     port: int,
-    database_url: Optional[str],
+    database_url: str,
     agent_addresses: Tuple[str, ...],
     api_key_file: Optional[Path],
     unguarded: bool,
@@ -153,7 +143,6 @@ def start(
         services.kill_zombies: zombie_killer_interval,
         services.lazarus: lazarus_interval,
     }
-    database_url = database_url or default_database_url()
     try:
         if api_key_file:
             key: Optional[ApiKey] = ApiKey.of_file(api_key_file)
