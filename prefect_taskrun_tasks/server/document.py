@@ -214,13 +214,21 @@ def rows_in(value: Any, fields: List[Selection]) -> int:
     def count(value: Any, fields: List[Selection]) -> int:
         if value is None:
             return 0
-        key = (id(value), id(fields))
-        if key not in known:
-            rows = value if isinstance(value, list) else [value]
-            known[key] = len(rows) + sum(
-                count(row[each.key], each.fields) for each in fields if each.fields for row in rows
-            )
-        return known[key]
+        rows = value if isinstance(value, list) else [value]
+        total = len(rows)
+        for each in fields:
+            key, below = each.key, each.fields
+            if any(deeper.fields for deeper in below):
+                for row in rows:
+                    # what many refer to is looked into once
+                    same = (id(row[key]), id(below))
+                    if same not in known:
+                        known[same] = count(row[key], below)
+                    total += known[same]
+            elif below:
+                values = [row[key] for row in rows]
+                total += sum([len(one) if isinstance(one, list) else one is not None for one in values])
+        return total
 
     return count(value, fields) if fields else 0
 
