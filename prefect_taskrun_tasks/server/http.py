@@ -160,7 +160,7 @@ class Backend:
             await asyncio.wait_for(checked, HEALTHY)
         except (DatabaseUnusable, asyncio.TimeoutError) as error:
             # why is for the log, as anybody may ask
-            logger.warning("The database does not answer: %s", error or f"not within {HEALTHY} s")
+            logger.warning("The database does not answer: %s", str(error) or f"not within {HEALTHY:g} s")
             return json_response(503, {"status": "unavailable"})
         return json_response(200, {"status": "ok"})
 

@@ -8,9 +8,11 @@ from typing import Any, List, Tuple
 
 import pytest
 import requests
+from click.testing import CliRunner
 from processes import ended
 
-from prefect_taskrun_tasks.server import Backend, tables
+from prefect_taskrun_tasks.cli import main
+from prefect_taskrun_tasks.server import Backend, pruning, tables
 from prefect_taskrun_tasks.server.clock import ago
 from prefect_taskrun_tasks.server.database import SCHEMA_VERSION, Database
 from prefect_taskrun_tasks.server.rules import flow_runs, flows, logs, states, tenants
@@ -183,3 +185,15 @@ def test_progress_is_told_of_what_takes_its_time(capsys: "pytest.CaptureFixture[
     told = capsys.readouterr()
     assert told.err.splitlines() == ["Flow runs: 2,000 of 10,000", "Flow runs: 4,000 of 10,000"]
     assert told.out == ""
+
+
+@pytest.mark.parametrize("part", ["prune", "give_back"])
+def test_a_database_that_fails_half_way_is_told_in_one_line(file: Path, monkeypatch: Any, part: str) -> None:
+    def fail(*arguments: Any) -> Any:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(pruning, part, fail)
+    command = ["server", "prune", "--older-than", "30d", "--database-url", f"sqlite:///{file}"]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 1
+    assert "The database failed: database or disk is full. Prune again" in result.output

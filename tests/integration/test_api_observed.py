@@ -3,13 +3,14 @@
 import json
 import logging
 import re
+import threading
 from pathlib import Path
 from typing import Any, Dict, Iterator, Optional
 
 import pytest
 import requests
 
-from prefect_taskrun_tasks.server import ApiKey, Backend, Limits, services
+from prefect_taskrun_tasks.server import ApiKey, Backend, Limits, http, services
 from prefect_taskrun_tasks.server import endpoint as endpoint_module
 from prefect_taskrun_tasks.server.json_lines import JsonLines
 from prefect_taskrun_tasks.server.metrics import Metric, text
@@ -57,6 +58,20 @@ def test_a_backend_whose_database_cannot_be_read_is_not_well(observed: Backend) 
     with observed._database.write() as tx:
         tx.connection.exec_driver_sql("ALTER TABLE tenant RENAME TO gone")
     assert requests.get(observed.url + "/health", timeout=20).status_code == 503
+
+
+def test_a_backend_whose_database_answers_too_late_is_not_well_until_it_does(
+    observed: Backend, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_answer = threading.Event()
+    readers = [observed._readers.submit(may_answer.wait, 20) for _ in range(8)]
+    monkeypatch.setattr(http, "HEALTHY", 0.2)
+    assert requests.get(observed.url + "/health", timeout=20).status_code == 503
+    assert "does not answer: not within 0.2 s" in caplog.text
+    may_answer.set()
+    assert all(reader.result(20) for reader in readers)
+    monkeypatch.undo()
+    assert requests.get(observed.url + "/health", timeout=20).status_code == 200
 
 
 def test_requests_are_counted_by_kind_and_by_how_they_ended(observed: Backend) -> None:

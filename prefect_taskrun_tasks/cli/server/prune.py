@@ -1,6 +1,7 @@
 """``prefect-taskrun server prune``."""
 
 import re
+import sqlite3
 from datetime import timedelta
 from typing import Mapping
 
@@ -76,5 +77,6 @@ def prune(older_than: timedelta, database_url: str, dry_run: bool) -> None:
         database.close()
     except DatabaseUnusable as error:
         raise click.ClickException(str(error)) from error
-    except DatabaseError as error:
-        raise click.ClickException(f"The database failed: {error.orig}. What was deleted is.") from error
+    except (DatabaseError, sqlite3.Error) as error:
+        reason = getattr(error, "orig", error)
+        raise click.ClickException(f"The database failed: {reason}. Prune again for what is left.") from error

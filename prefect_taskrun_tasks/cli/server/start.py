@@ -177,6 +177,8 @@ def start(
         # where to find it, and not the key, which would stay on the screen and in logs
         source = f"$(cat {shlex.quote(str(api_key_file.resolve()))})" if api_key_file else f"${KEY_VARIABLE}"
         click.echo(f'    export PREFECT__CLOUD__API_KEY="{source}"')
+    if host == "0.0.0.0":
+        click.echo("\nOn other machines, with the name of this one in the place of 0.0.0.0.")
     click.echo(f"\nLook at it in a browser: {backend.url}\n\nStop it with Ctrl-C.")
     try:
         backend.serve()
