@@ -172,3 +172,9 @@ def test_pages_of_a_site_that_was_named_are_let_in_and_no_others(tmp_path: Path)
         assert "UNAUTHENTICATED" in answer.text
         assert answer.headers["access-control-allow-origin"] == ORIGIN
         assert "access-control-allow-origin" not in ask(backend, {"Origin": "https://evil.example"}).headers
+
+
+def test_with_a_key_a_proxy_on_this_machine_may_name_another(guarded: Backend) -> None:
+    """No page that was made to lead here knows the key."""
+    headers = {"Host": "prefect.example", "Authorization": f"Bearer {KEY}"}
+    assert ask(guarded, headers).json() == {"data": {"hello": "👋"}}

@@ -135,3 +135,12 @@ def test_a_query_in_time_is_not_disturbed_by_one_that_was_not(api: Caller) -> No
         assert api.ask("{ log_aggregate { aggregate { count } } }") == {
             "log_aggregate": {"aggregate": {"count": 20_000}}
         }
+
+
+def test_a_mutation_is_not_ended_for_a_query_before_it_that_took_too_long(api: Caller) -> None:
+    """On the same connection, and in one statement that takes longer than that query had."""
+    fill(api, 20_000)
+    [run] = api.ask("{ flow_run { id } }")["flow_run"]
+    limited(api, seconds=0.001).post(SLOW)
+    assert api.mutate("delete_flow_run", "success", flow_run_id=run["id"])
+    assert api.count("log") == 0
