@@ -20,13 +20,31 @@ export class Away extends Error {}
 /** There is no such run. */
 export class Missing extends Error {}
 
+/** Where a key is kept for as long as the tab is open */
+const KEY = "prefect-taskrun-api-key";
+
+let isDeclined = false;
+
+/** Asks for the key, unless that was done since `used` was sent. Whether there is another one to try. */
+function hasOtherKey(used) {
+  if (sessionStorage.getItem(KEY) !== used) return true;
+  if (isDeclined) return false;
+  const given = prompt(used ? "The backend has another API key. Its key:" : "The backend's API key:");
+  // who has said no is not asked again by each of the questions to come
+  isDeclined = !given;
+  // what cannot be in a header, such as a space that was copied along, is not part of it
+  if (given) sessionStorage.setItem(KEY, given.replace(/[^!-~]/g, ""));
+  return !isDeclined;
+}
+
 /** What the backend answers to a query. */
 export async function ask(query, variables) {
+  const key = sessionStorage.getItem(KEY);
   let answer;
   try {
     const response = await fetch("/graphql", {
       method: "POST",
-      headers: { "Content-Type": "application/json" },
+      headers: { "Content-Type": "application/json", ...(key && { Authorization: `Bearer ${key}` }) },
       body: JSON.stringify({ query, variables }),
       signal: AbortSignal.timeout(30_000),
     });
@@ -34,7 +52,9 @@ export async function ask(query, variables) {
   } catch {
     throw new Away();
   }
-  if (answer.errors) throw new Error(answer.errors[0].message);
+  const [error] = answer.errors ?? [];
+  if (error?.extensions?.code === "UNAUTHENTICATED" && hasOtherKey(key)) return ask(query, variables);
+  if (error) throw new Error(error.message);
   return answer.data;
 }
 

@@ -1,6 +1,8 @@
 """The embedded backend: Prefect Server's API in one process, on SQLite. Needs the extra ``[server]``."""
 
+from .api_key import ApiKey, ApiKeyUnusable
 from .database import DatabaseUnusable
-from .http import Backend, PortUnavailable
+from .http import Backend, PortUnavailable, Unguarded
+from .limits import Limits
 
-__all__ = ["Backend", "DatabaseUnusable", "PortUnavailable"]
+__all__ = ["ApiKey", "ApiKeyUnusable", "Backend", "DatabaseUnusable", "Limits", "PortUnavailable", "Unguarded"]

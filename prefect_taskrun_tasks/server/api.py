@@ -1,6 +1,8 @@
 """The API as an object: a request's body in, the answer out, without a socket."""
 
 import logging
+from dataclasses import dataclass
+from time import monotonic
 from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
 import graphql
@@ -8,9 +10,10 @@ from graphql import GraphQLError
 from sqlalchemy import Connection
 
 from . import document, hooks, reading, schema, strict_json, tables, traversal
-from .database import Database, Row
+from .database import Database, Row, TookTooLong
 from .document import InvalidDocument, Operation, Selection
 from .errors import Refused
+from .limits import Limits
 from .queries import QUERIES
 from .rules import (
     agents,
@@ -57,17 +60,29 @@ class BadRequest(Exception):
     """A body that is no GraphQL request."""
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """What holds for all operations of one request."""
+
+    #: by lower-case names
+    headers: Mapping[str, str]
+    #: the reading of `time.monotonic` at which it has read for long enough
+    until: float
+
+
 class Api:
     """Answers GraphQL requests from a database.
 
     Args:
         database: where everything is kept.
         url: the address of this backend, for links to its page.
+        limits: how much one request may ask for.
     """
 
-    def __init__(self, database: Database, url: str = "") -> None:
+    def __init__(self, database: Database, url: str = "", limits: Limits = Limits()) -> None:  # noqa: B008 - frozen
         self._database = database
         self._url = url
+        self._limits = limits
         self._schema = schema.build()
         assert self._schema.mutation_type is not None
         #: mutation name -> the rule of that name
@@ -87,17 +102,24 @@ class Api:
             request = strict_json.loads(body)
         except (ValueError, RecursionError) as error:
             return 400, _bad_request(f"The request's body is not JSON: {error}")
+        asked = _Asked(headers or {}, monotonic() + self._limits.seconds)
         if not isinstance(request, list):
-            return self._answer_one(request, headers or {})
+            return self._answer_one(request, asked)
         if len(request) > LARGEST_BATCH:
             return 400, _bad_request(f"A batch holds at most {LARGEST_BATCH} operations, not {len(request)}.")
         # the errors of one operation are its own
-        return 200, [self._answer_one(each, headers or {})[1] for each in request]
+        return 200, [self._answer_one(each, asked)[1] for each in request]
 
-    def _answer_one(self, request: Any, headers: Mapping[str, str]) -> Tuple[int, Answer]:
+    def _answer_one(self, request: Any, asked: _Asked) -> Tuple[int, Answer]:
+        try:
+            return self._answer_operation(request, asked)
+        except Exception:
+            return 200, {"data": None, "errors": [_fault("The request", [])]}
+
+    def _answer_operation(self, request: Any, asked: _Asked) -> Tuple[int, Answer]:
         try:
             text, variables, name = _request(request)
-            operation = document.read(self._schema, text, variables, name)
+            operation = document.read(self._schema, text, variables, name, self._limits)
         except BadRequest as error:
             return 400, _bad_request(str(error))
         except InvalidDocument as invalid:
@@ -107,34 +129,43 @@ class Api:
         if operation.is_introspection:
             result = graphql.graphql_sync(self._schema, text, variable_values=variables, operation_name=name)
             return 200, dict(result.formatted)
-        return 200, self._execute(operation, headers)
+        return 200, self._execute(operation, asked)
 
-    def _execute(self, operation: Operation, headers: Mapping[str, str]) -> Answer:
+    def _execute(self, operation: Operation, asked: _Asked) -> Answer:
         data: Answer = {}
         errors: List[Answer] = []
         for field in operation.selections:
             try:
-                data[field.key] = self._field(operation, field, headers)
+                data[field.key] = self._field(operation, field, asked)
             except Refused as refused:
                 data[field.key] = None
                 errors.append(_error(GraphQLError(str(refused), path=[field.key]), "INTERNAL_SERVER_ERROR"))
             except Exception:
-                # details are for the log: they may hold SQL and paths
-                logger.exception("The field %r could not be answered", field.name)
-                message = f"{field.name} failed inside the backend. Its log says why."
                 data[field.key] = None
-                errors.append(_error(GraphQLError(message, path=[field.key]), "INTERNAL_SERVER_ERROR"))
+                errors.append(_fault(field.name, [field.key]))
         return {"data": data, "errors": errors} if errors else {"data": data}
 
-    def _field(self, operation: Operation, field: Selection, headers: Mapping[str, str]) -> Any:
+    def _field(self, operation: Operation, field: Selection, asked: _Asked) -> Any:
         if field.name == "__typename":
             return field.parent
         if operation.is_mutation:
-            return document.pick(self._mutate(field, headers), field.fields)
-        with self._database.read() as connection:
-            if field.name in QUERIES:
-                return document.pick(QUERIES[field.name](connection, **field.arguments), field.fields)
-            return _read(connection, field)
+            return document.pick(self._mutate(field, asked.headers), field.fields)
+        try:
+            with self._database.read(asked.until) as connection:
+                if field.name in QUERIES:
+                    return document.pick(QUERIES[field.name](connection, **field.arguments), field.fields)
+                found = _read(connection, field, self._limits.rows)
+        except TookTooLong as error:
+            raise Refused(
+                f"{field.name} was not read within the {self._limits.seconds:g} seconds that a request has. "
+                "Ask for fewer rows with where and limit."
+            ) from error
+        if document.rows_in(found, field.fields) > self._limits.rows:
+            raise Refused(
+                f"{field.name} has more than {self._limits.rows} rows, those of relationships included. "
+                "Ask for some at a time with where and limit."
+            )
+        return found
 
     def _mutate(self, field: Selection, headers: Mapping[str, str]) -> Row:
         input = field.arguments["input"]
@@ -148,8 +179,11 @@ class Api:
             return self._rules[field.name](tx, **input)
 
 
-def _read(connection: Connection, field: Selection) -> Any:
-    """A root field that is a table or a walk, or the ``_aggregate`` of one, or a table's ``_by_pk``."""
+def _read(connection: Connection, field: Selection, most: int) -> Any:
+    """A root field that is a table or a walk, or the ``_aggregate`` of one, or a table's ``_by_pk``.
+
+    Of rows, one too many at most.
+    """
     if field.name.endswith("_by_pk"):
         table = tables.readable[field.name[: -len("_by_pk")]]
         found = reading.rows(connection, table, field.fields, {"where": {"id": {"_eq": field.arguments["id"]}}})
@@ -164,7 +198,9 @@ def _read(connection: Connection, field: Selection) -> Any:
         table, computed = tables.readable[name], None
     if is_aggregate:
         return reading.aggregate(connection, table, field, computed)
-    return reading.rows(connection, table, field.fields, {**order, **field.arguments}, computed)
+    given = field.arguments.get("limit")
+    limit = most + 1 if given is None else min(given, most + 1)
+    return reading.rows(connection, table, field.fields, {**order, **field.arguments, "limit": limit}, computed)
 
 
 def _request(request: Any) -> Tuple[str, Dict[str, Any], Optional[str]]:
@@ -190,6 +226,16 @@ def _error(error: GraphQLError, code: str) -> Answer:
     formatted: Answer = dict(error.formatted)
     formatted["extensions"] = {"code": code}
     return formatted
+
+
+def _fault(what: str, path: List[Any]) -> Answer:
+    """The error for an exception that is being handled. Its details, such as SQL and paths, are for the log."""
+    id = tables.new_id()
+    logger.exception("%s could not be answered, which the caller knows as error %s", what, id)
+    message = f"{what} failed inside the backend. Its log says why: look there for {id}."
+    error = _error(GraphQLError(message, path=path or None), "INTERNAL_SERVER_ERROR")
+    error["extensions"]["id"] = id
+    return error
 
 
 def _bad_request(message: str) -> Answer:

@@ -1,14 +1,16 @@
 """The SQLite file: one writer at a time, readers that never wait for it, and transactions that rules work on."""
 
 import fcntl
+import math
 import os
 import sqlite3
 import threading
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from time import monotonic
 from typing import IO, Any, Callable, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional
 
 from sqlalchemy import Connection, Table, create_engine, event, make_url, select
-from sqlalchemy.exc import ArgumentError, DatabaseError
+from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError, SQLAlchemyError
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from . import tables
@@ -20,6 +22,9 @@ SCHEMA_VERSION = 1
 
 #: For `NULLS LAST`
 OLDEST_SQLITE = (3, 30)
+
+#: Steps of SQLite's virtual machine between two looks at the clock, a millisecond or so
+STEPS = 100_000
 
 #: Requests that are worked on at once; each may hold one connection
 CONNECTIONS = 8
@@ -38,6 +43,10 @@ class Call(NamedTuple):
     hook: Row
     #: what has happened, as JSON
     event: Dict[str, Any]
+
+
+class TookTooLong(Exception):
+    """What was to be read was not all there when the time for it was over."""
 
 
 class Transaction:
@@ -110,13 +119,16 @@ class Database:
     Args:
         url: ``sqlite:///relative.db``, ``sqlite:////absolute.db``.
         on_stored: called with each write transaction once it is stored.
+        must_exist: it is not made if it is not there.
 
     Raises:
         DatabaseUnusable: the URL is not SQLite's, the file cannot be opened, is no database, or was written by
             a newer version of this package.
     """
 
-    def __init__(self, url: str, on_stored: Callable[[Transaction], None] = lambda tx: None) -> None:
+    def __init__(
+        self, url: str, on_stored: Callable[[Transaction], None] = lambda tx: None, must_exist: bool = False
+    ) -> None:
         self._on_stored = on_stored
         try:
             parsed = make_url(url)
@@ -128,9 +140,11 @@ class Database:
             )
         if sqlite3.sqlite_version_info < OLDEST_SQLITE:
             raise DatabaseUnusable(f"SQLite {sqlite3.sqlite_version} is too old: {OLDEST_SQLITE} is needed.")
-        # the same for every name of the file, and wherever this process changes to
-        self._path = os.path.realpath(str(parsed.database))
-        parsed = parsed.set(database=self._path)
+        #: the file: the same for every name of it, and wherever this process changes to
+        self.path = os.path.realpath(str(parsed.database))
+        if must_exist and not os.path.exists(self.path):
+            raise DatabaseUnusable(f"There is no database {self.path!r}.")
+        parsed = parsed.set(database=self.path)
         self._engine = create_engine(parsed, pool_size=CONNECTIONS + 2, max_overflow=4)
         # SQLite lets one writer in at a time; waiting here is fair and costs nothing, its own waiting polls
         self._writer = threading.Lock()
@@ -141,7 +155,7 @@ class Database:
             self._create()
         except DatabaseError as error:
             raise DatabaseUnusable(
-                f"The database {self._path!r} cannot be used: {error.orig}. Is it an SQLite file, in a folder "
+                f"The database {self.path!r} cannot be used: {error.orig}. Is it an SQLite file, in a folder "
                 "that exists and may be written to?"
             ) from error
 
@@ -150,14 +164,12 @@ class Database:
             version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
             if version > SCHEMA_VERSION:
                 raise DatabaseUnusable(
-                    f"The database {self._path!r} has schema version {version}, this package knows "
+                    f"The database {self.path!r} has schema version {version}, this package knows "
                     f"versions up to {SCHEMA_VERSION}. Update prefect-taskrun-tasks, or name another file."
                 )
             if version == 0:
                 if connection.exec_driver_sql("SELECT count(*) FROM sqlite_master").scalar_one():
-                    raise DatabaseUnusable(
-                        f"The database {self._path!r} belongs to another program. Name another file."
-                    )
+                    raise DatabaseUnusable(f"The database {self.path!r} belongs to another program. Name another file.")
                 connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
             # a file of an earlier version of this package may lack some; those that it has are the same
             for table in tables.metadata.sorted_tables:
@@ -182,10 +194,106 @@ class Database:
         self._on_stored(tx)
 
     @contextmanager
-    def read(self) -> Iterator[Connection]:
-        """One consistent picture of the data, while others write."""
-        with self._engine.connect() as connection, connection.begin():
-            yield connection
+    def read(self, until: float = math.inf) -> Iterator[Connection]:
+        """One consistent picture of the data, while others write.
+
+        Args:
+            until: the reading of `time.monotonic` at which it is over.
+
+        Raises:
+            TookTooLong: it was not finished by then.
+        """
+        with self._engine.connect() as connection:
+            sqlite = connection.connection.driver_connection
+            assert sqlite is not None
+            sqlite.set_progress_handler(lambda: monotonic() > until, STEPS)
+            try:
+                with connection.begin():
+                    yield connection
+            except OperationalError as error:
+                if monotonic() > until:
+                    raise TookTooLong from error
+                raise
+            finally:
+                # the connection is for others next
+                sqlite.set_progress_handler(None, 0)
+
+    def size(self) -> int:
+        """Bytes on the disk, of the file and of what was written but is not in it yet."""
+        return sum(os.path.getsize(path) for path in (self.path, f"{self.path}-wal") if os.path.exists(path))
+
+    def check(self) -> None:
+        """Returns if the data can be read.
+
+        Raises:
+            DatabaseUnusable: it cannot.
+        """
+        # what is open can be read also when it is deleted, but it is gone as soon as it is closed
+        if not os.path.exists(self.path):
+            raise DatabaseUnusable(f"The database {self.path!r} is not there any more.")
+        try:
+            with self.read() as connection:
+                connection.execute(select(tables.tenant.c.id).limit(1)).all()
+        except SQLAlchemyError as error:
+            raise DatabaseUnusable(f"The database {self.path!r} cannot be read: {error}") from error
+
+    def shrinks(self) -> bool:
+        """Whether free pages can be given back one by one; in files of early versions of this package they cannot."""
+        return self._pragma("auto_vacuum") == 2
+
+    def free_pages(self) -> int:
+        return self._pragma("freelist_count")
+
+    def _pragma(self, name: str) -> int:
+        with self.read() as connection:
+            value: int = connection.exec_driver_sql(f"PRAGMA {name}").scalar_one()
+        return value
+
+    def shrink(self, pages: int) -> None:
+        """Gives some free pages back."""
+        with self._outside_transactions() as cursor:
+            # `execute` does the first step of it, which is one page
+            cursor.executescript(f"PRAGMA incremental_vacuum({pages})")
+
+    def checkpoint(self) -> None:
+        """Moves what was written into the file itself, unless somebody is reading what it would replace."""
+        with self._outside_transactions() as cursor:
+            # those who write wait for it
+            cursor.execute("PRAGMA busy_timeout = 1000")
+            cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def rewrite(self) -> bool:
+        """Writes the file anew, without free pages, and so that it can `shrink` from then on.
+
+        Returns:
+            False if a backend has it, which could not write for too long.
+
+        Raises:
+            DatabaseUnusable: it cannot be written, such as for want of room on the disk.
+        """
+        try:
+            self.reserve()
+        except DatabaseUnusable:
+            return False
+        try:
+            with self._outside_transactions() as cursor:
+                cursor.execute("PRAGMA auto_vacuum = INCREMENTAL")
+                cursor.execute("VACUUM")
+        except sqlite3.Error as error:
+            raise DatabaseUnusable(f"The database {self.path!r} cannot be written anew: {error}") from error
+        finally:
+            self._release()
+        self.checkpoint()
+        # connections that are open know the file as it was
+        self._engine.dispose()
+        return True
+
+    @contextmanager
+    def _outside_transactions(self) -> Iterator[sqlite3.Cursor]:
+        """A connection for what cannot be done in a transaction."""
+        with closing(sqlite3.connect(self.path, timeout=0)) as connection:
+            _on_connect(connection, None)
+            yield connection.cursor()
 
     def reserve(self) -> None:
         """Keeps other backends away from the file, until this one is closed or its process ends, however it ends.
@@ -194,18 +302,21 @@ class Database:
             DatabaseUnusable: another backend has it.
         """
         # not the database file itself: closing it here would drop the locks that SQLite holds on it
-        lock = open(f"{self._path}-lock", "a")  # noqa: SIM115 - open for as long as it is locked
+        lock = open(f"{self.path}-lock", "a")  # noqa: SIM115 - open for as long as it is locked
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             lock.close()
             raise DatabaseUnusable(
-                f"The database {self._path!r} is in use by another backend. Stop that one, or name another file."
+                f"The database {self.path!r} is in use by another backend. Stop that one, or name another file."
             ) from error
         self._lock = lock
 
     def close(self) -> None:
         self._engine.dispose()
+        self._release()
+
+    def _release(self) -> None:
         if self._lock:
             # the file stays: one that is removed could be locked by one backend, and made anew by another
             self._lock.close()
@@ -219,6 +330,9 @@ def _on_connect(connection: sqlite3.Connection, record: Any) -> None:
     connection.create_function("lower", 1, lambda text: text if text is None else str(text).lower(), deterministic=True)
     cursor = connection.cursor()
     cursor.execute("PRAGMA busy_timeout = 10000")
+    if cursor.execute("PRAGMA page_count").fetchone() == (0,):
+        # before the next line, which makes the file; later it would wait for writers, and take effect only by `rewrite`
+        cursor.execute("PRAGMA auto_vacuum = INCREMENTAL")
     cursor.execute("PRAGMA journal_mode = WAL")
     # with WAL, NORMAL keeps every stored transaction when the process is killed
     cursor.execute("PRAGMA synchronous = NORMAL")

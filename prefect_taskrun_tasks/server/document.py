@@ -24,6 +24,8 @@ from graphql import (
 )
 from graphql.execution.values import get_argument_values, get_directive_values, get_variable_values
 
+from .limits import Limits
+
 
 class InvalidDocument(Exception):
     """The document cannot be parsed, does not fit the schema, or lacks a variable."""
@@ -58,26 +60,59 @@ class Operation:
 
 
 @lru_cache(maxsize=256)
-def _valid(schema: GraphQLSchema, text: str) -> DocumentNode:
+def _valid(schema: GraphQLSchema, text: str, limits: Limits) -> DocumentNode:
+    if len(text) > limits.document:
+        raise InvalidDocument([GraphQLError(f"A document has at most {limits.document} characters, not {len(text)}.")])
     try:
         document = parse(text)
     except GraphQLError as error:
         raise InvalidDocument([error]) from error
+    # before it is validated, which for many fields takes long
+    _measure(document, limits)
     errors = validate(schema, document)
     if errors:
         raise InvalidDocument(errors)
     return document
 
 
+def _measure(document: DocumentNode, limits: Limits) -> None:
+    """Refuses a document with too many fields, or too many levels of them.
+
+    Fragments count wherever they are spread: a few that spread each other twice stand for millions of fields. One
+    that spreads itself has no end, and so too many.
+    """
+    fragments = {each.name.value: each for each in document.definitions if isinstance(each, FragmentDefinitionNode)}
+    left = [(each.selection_set, 1) for each in document.definitions if isinstance(each, OperationDefinitionNode)]
+    seen = 0
+    while left:
+        selection_set, level = left.pop()
+        if level > limits.depth:
+            raise InvalidDocument([GraphQLError(f"Fields are at most {limits.depth} levels within each other.")])
+        seen += len(selection_set.selections)
+        if seen > limits.fields:
+            raise InvalidDocument([GraphQLError(f"A document has at most {limits.fields} fields.")])
+        for node in selection_set.selections:
+            below = level + 1 if isinstance(node, FieldNode) else level
+            named = fragments.get(node.name.value) if isinstance(node, FragmentSpreadNode) else node
+            # a field of a scalar has no selections, and a fragment may be missing, which validation says better
+            inner = getattr(named, "selection_set", None)
+            if inner:
+                left.append((inner, below))
+
+
 def read(
-    schema: GraphQLSchema, text: str, variables: Dict[str, Any], operation_name: Optional[str] = None
+    schema: GraphQLSchema,
+    text: str,
+    variables: Dict[str, Any],
+    operation_name: Optional[str] = None,
+    limits: Limits = Limits(),  # noqa: B008 - a frozen value
 ) -> Operation:
     """The operation of a document that is to be executed.
 
     Raises:
         InvalidDocument: see there.
     """
-    document = _valid(schema, text)
+    document = _valid(schema, text, limits)
     operations = [node for node in document.definitions if isinstance(node, OperationDefinitionNode)]
     if operation_name:
         operations = [node for node in operations if node.name and node.name.value == operation_name]
@@ -170,6 +205,32 @@ def _as_written(value: Any, written: Any) -> Any:
     if isinstance(value, dict) and isinstance(written, dict):
         return {name: _as_written(value[name], written[name]) for name in written if name in value}
     return value
+
+
+def rows_in(value: Any, fields: List[Selection]) -> int:
+    """How many objects an answer to some fields holds; one that many refer to is written, and counts, as often."""
+    known: Dict[Tuple[int, int], int] = {}
+
+    def count(value: Any, fields: List[Selection]) -> int:
+        if value is None:
+            return 0
+        rows = value if isinstance(value, list) else [value]
+        total = len(rows)
+        for each in fields:
+            key, below = each.key, each.fields
+            if any(deeper.fields for deeper in below):
+                for row in rows:
+                    # what many refer to is looked into once
+                    same = (id(row[key]), id(below))
+                    if same not in known:
+                        known[same] = count(row[key], below)
+                    total += known[same]
+            elif below:
+                values = [row[key] for row in rows]
+                total += sum([len(one) if isinstance(one, list) else one is not None for one in values])
+        return total
+
+    return count(value, fields) if fields else 0
 
 
 def pick(value: Any, fields: List[Selection]) -> Any:

@@ -2,50 +2,49 @@
 
 import asyncio
 import errno
-import json
+import ipaddress
+import logging
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from typing import Any, AsyncIterator, Iterable, Mapping, Optional, Tuple
+from typing import Any, AsyncIterator, Dict, Iterable, List, Optional
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response, StreamingResponse
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import Route
 
-from . import pages
+from . import metrics, pages
 from .api import Api
-from .database import CONNECTIONS, Database, Transaction
+from .api_key import ApiKey
+from .database import CONNECTIONS, Database, DatabaseUnusable, Transaction
+from .endpoint import Endpoint, json_response
 from .hooks import Teller
-from .news import News, is_empty, preferred_hold
+from .limits import Limits
+from .news import News
 from .poke import Poker
-from .services import Services
+from .services import INTERVALS, Pass, Services
 
-#: Bytes. A batch of logs is up to 4 MB, and as JSON inside JSON its quotes are escaped twice.
-LARGEST_BODY = 32 * 1024 * 1024
+logger = logging.getLogger(__name__)
 
 #: Seconds that requests under way may take when the backend stops
 GRACE = 5
 
-
-_LOOPBACK = ("127.0.0.1", "localhost")
+#: Seconds in which the database has to answer for the backend to be well
+HEALTHY = 5.0
 
 
 class PortUnavailable(Exception):
     """The address cannot be listened on."""
 
 
-def _json(status: int, value: Any, headers: Optional[Mapping[str, str]] = None) -> Response:
-    return Response(json.dumps(value), status, headers, media_type="application/json")
-
-
-def _refused(status: int, message: str) -> Response:
-    return _json(status, {"errors": [{"message": message, "extensions": {"code": "BAD_REQUEST"}}]})
+class Unguarded(Exception):
+    """Others than this machine could reach the API without a key."""
 
 
 class Backend:
@@ -56,12 +55,17 @@ class Backend:
         host: address to listen on.
         port: port to listen on; 0 takes a free one.
         agent_addresses: ``--agent-address`` of agents to poke when a flow run is ready.
-        ui_origins: where web UIs come from that may use the API in a browser, such as ``http://localhost:8080`` for the
-            one of Prefect Server. Others may not.
+        api_key: what callers must know; needed if `host` is not this machine's own, 127.0.0.1.
+        unguarded: `host` may be another without a key: whoever can reach it can run code through the agents.
+        cors_origins: sites whose pages may use the API from a browser, such as ``http://localhost:8080`` for the web UI
+            of Prefect Server. Others may not.
+        limits: how much one request may ask for.
+        intervals: seconds between two passes of a service, where they are not to be as in Prefect Server.
 
     Raises:
         DatabaseUnusable: see `Database`.
         PortUnavailable: something else listens there.
+        Unguarded: `host` needs a key.
 
     Example:
         >>> with Backend("sqlite:///prefect.db", port=0) as backend:
@@ -74,10 +78,20 @@ class Backend:
         host: str = "127.0.0.1",
         port: int = 4200,
         agent_addresses: Iterable[str] = (),
-        ui_origins: Iterable[str] = (),
+        api_key: Optional[ApiKey] = None,
+        unguarded: bool = False,
+        cors_origins: Iterable[str] = (),
+        limits: Limits = Limits(),  # noqa: B008 - a frozen value
+        intervals: Optional[Dict[Pass, float]] = None,
     ) -> None:
-        self._host = host
-        self._ui_origins = [origin.rstrip("/") for origin in ui_origins]
+        if not (api_key or unguarded or _is_loopback(host)):
+            raise Unguarded(
+                f"Whoever can reach {host} could run code through your agents. Give an API key with --api-key-file, "
+                "or say with --unguarded that nobody else can reach it."
+            )
+        # a name that somebody else's page has made to mean this machine is not among them; no page has a key
+        self._names = [host, "127.0.0.1", "localhost"] if _is_loopback(host) and not api_key else ["*"]
+        self._cors_origins = [origin.rstrip("/") for origin in cors_origins]
         self._socket = _listen(host, port)
         self._poker = Poker(agent_addresses)
         self._news = News()
@@ -87,14 +101,18 @@ class Backend:
         except BaseException:
             self._socket.close()
             raise
-        self._services = Services(self._database)
+        self._services = Services(self._database, {**INTERVALS, **(intervals or {})})
         #: the address to give to Prefect
         self.url = f"http://{host}:{self._socket.getsockname()[1]}"
         self._teller = Teller(self.url)
-        self._api = Api(self._database, self.url)
         # writing goes one by one anyway; with threads of its own, reading never waits for it
         self._readers = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="read")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="write")
+        api = Api(self._database, self.url, limits)
+        self._requests = metrics.Requests()
+        self._endpoint = Endpoint(
+            api, self._readers, self._writer, self._news, limits, api_key, self._is_stopping, self._requests
+        )
         config = uvicorn.Config(
             self.app(), log_config=None, access_log=False, lifespan="on", timeout_graceful_shutdown=GRACE
         )
@@ -119,22 +137,20 @@ class Backend:
 
         routes = [
             Route("/health", self._health),
-            Route("/", self._graphql, methods=["POST"]),
-            Route("/graphql", self._graphql, methods=["POST"]),
-            Route("/graphql/", self._graphql, methods=["POST"]),
+            Route("/metrics", self._metrics),
+            Route("/", self._endpoint.post, methods=["POST"]),
+            Route("/graphql", self._endpoint.post, methods=["POST"]),
+            Route("/graphql/", self._endpoint.post, methods=["POST"]),
             *pages.routes(),
         ]
-        # a name that somebody else's page has made to mean this machine is not among them
-        hosts = _LOOPBACK if self._host in _LOOPBACK else ["*"]
-        guard = Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
-        guards = [guard]
-        if self._ui_origins:
-            # browsers ask first, as the UI sends JSON, and headers of its own
-            origins = self._ui_origins
-            guards.append(
-                Middleware(CORSMiddleware, allow_origins=origins, allow_methods=["POST"], allow_headers=["*"])
+        middleware = [Middleware(TrustedHostMiddleware, allowed_hosts=self._names, www_redirect=False)]
+        if self._cors_origins:
+            # browsers ask first, as pages send JSON, the key, and headers of their own
+            cors = Middleware(
+                CORSMiddleware, allow_origins=self._cors_origins, allow_methods=["POST"], allow_headers=["*"]
             )
-        return Starlette(routes=routes, lifespan=lifespan, middleware=guards)
+            middleware.append(cors)
+        return Starlette(routes=routes, lifespan=lifespan, middleware=middleware)
 
     def _stored(self, tx: Transaction) -> None:
         if tx.queued:
@@ -144,41 +160,28 @@ class Backend:
         self._teller.tell(tx.calls)
 
     async def _health(self, request: Request) -> Response:
-        return _json(200, {"status": "ok"})
-
-    async def _graphql(self, request: Request) -> Response:
-        # a page in a browser may send other types, and so start flow runs, to an address that it cannot read from
-        if not request.headers.get("content-type", "").startswith("application/json"):
-            return _refused(415, "A request's content type is application/json.")
-        body = bytearray()
+        checked = asyncio.get_running_loop().run_in_executor(self._readers, self._database.check)
         try:
-            async for chunk in request.stream():
-                # the rest is read and dropped: a caller whose connection is closed while it sends gets no answer
-                if len(body) <= LARGEST_BODY:
-                    body += chunk
-        except ClientDisconnect:
-            return _refused(400, "The request ended before its body had come.")
-        if len(body) > LARGEST_BODY:
-            return _refused(413, f"The request is larger than {LARGEST_BODY} bytes.")
-        # a query that only looks like a mutation is answered all the same, and so is a mutation among the queries:
-        # there, one that waits for somebody outside holds no other up
-        writes = b"mutation" in body and b"test_cloud_hook" not in body
-        workers = self._writer if writes else self._readers
-        loop = asyncio.get_running_loop()
+            await asyncio.wait_for(checked, HEALTHY)
+        except (DatabaseUnusable, asyncio.TimeoutError) as error:
+            # why is for the log, as anybody may ask
+            logger.warning("The database does not answer: %s", str(error) or f"not within {HEALTHY:g} s")
+            return json_response(503, {"status": "unavailable"})
+        return json_response(200, {"status": "ok"})
 
-        async def ask() -> Tuple[int, Any]:
-            return await loop.run_in_executor(workers, self._api.answer, bytes(body), request.headers)
+    async def _metrics(self, request: Request) -> Response:
+        if not self._endpoint.admits(request):
+            return Response("This needs the API key.\n", 401, {"WWW-Authenticate": "Bearer"}, "text/plain")
+        stored = await asyncio.get_running_loop().run_in_executor(self._readers, self._count_stored)
+        counted = [*self._requests.metrics(), *metrics.of_services(self._services), *stored]
+        return Response(metrics.text(counted), 200, {"Content-Type": metrics.CONTENT_TYPE})
 
-        seconds = None if workers is self._writer else preferred_hold(request.headers)
-        if seconds is None:
-            return _json(*await ask())
-        applied = {"Preference-Applied": f"wait={seconds}"}
-        coming = self._news.coming
-        status, answer = await ask()
-        if not seconds or not is_empty(answer):
-            return _json(status, answer, applied)
-        held = self._news.hold(coming, ask, seconds, lambda: self._server.should_exit)
-        return StreamingResponse(held, headers=applied, media_type="application/json")
+    def _count_stored(self) -> List[metrics.Metric]:
+        with self._database.read() as connection:
+            return metrics.of_data(connection, self._database.size())
+
+    def _is_stopping(self) -> bool:
+        return self._server.should_exit
 
     def serve(self) -> None:
         """Serves until the process is told to stop (SIGINT, SIGTERM)."""
@@ -197,6 +200,14 @@ class Backend:
         self._server.should_exit = True
         assert self._thread is not None
         self._thread.join(GRACE + 5)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        # another name, which may mean any machine
+        return False
 
 
 def _listen(host: str, port: int) -> socket.socket:

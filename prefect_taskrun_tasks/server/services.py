@@ -8,6 +8,7 @@ Conditions and numbers are those of Prefect Server's scheduler, lazarus and zomb
 import logging
 import threading
 import time
+from collections import Counter
 from typing import Any, Callable, Dict, List, Optional
 
 from sqlalchemy import Select, select
@@ -138,9 +139,15 @@ class Services:
     def __init__(self, database: Database, intervals: Optional[Dict[Pass, float]] = None) -> None:
         self._database = database
         self._stopped = threading.Event()
+        intervals = INTERVALS if intervals is None else intervals
+        self.names = [service.__name__ for service in intervals]
+        #: passes by name, each of which only the service's own thread counts
+        self.runs: Counter[str] = Counter()
+        #: those that failed
+        self.failures: Counter[str] = Counter()
         self._threads: List[threading.Thread] = [
             threading.Thread(target=self._loop, args=item, name=item[0].__name__, daemon=True)
-            for item in (INTERVALS if intervals is None else intervals).items()
+            for item in intervals.items()
         ]
 
     def start(self) -> None:
@@ -152,12 +159,18 @@ class Services:
         for thread in self._threads:
             thread.join()
 
+    def run(self, service: Pass) -> None:
+        """One pass, in a transaction of its own, which a failure undoes."""
+        self.runs[service.__name__] += 1
+        try:
+            with self._database.write() as tx:
+                service(tx)
+        except Exception:
+            self.failures[service.__name__] += 1
+            logger.exception("A pass of the service %r failed; the next one is due as ever", service.__name__)
+
     def _loop(self, service: Pass, interval: float) -> None:
         due = time.monotonic() + interval
         while not self._stopped.wait(max(0.0, due - time.monotonic())):
             due = time.monotonic() + interval
-            try:
-                with self._database.write() as tx:
-                    service(tx)
-            except Exception:
-                logger.exception("A pass of the service %r failed; the next one is in %s s", service.__name__, interval)
+            self.run(service)

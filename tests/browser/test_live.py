@@ -9,14 +9,14 @@ import pytest
 import requests
 from driven import DrivenRun
 from many import insert_logs, map_over_many
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Dialog, Locator, Page, expect
 from prefect import Flow, Task
 from prefect.engine.results import LocalResult
 from prefect.engine.state import Failed, Running, Success
 from prefect.utilities.configuration import set_temporary_config
 
 from prefect_taskrun_tasks.runner import settings
-from prefect_taskrun_tasks.server import Backend, tables
+from prefect_taskrun_tasks.server import ApiKey, Backend, tables
 from prefect_taskrun_tasks.server.clock import now
 
 #: Headless, no page is ever hidden
@@ -280,3 +280,38 @@ def test_the_page_is_sent_with_headers_that_keep_others_out(backend: Backend) ->
 @pytest.mark.parametrize("path", ["/page/nothing.js", "/page/__init__.py", "/page/..%2fapi.py", "/page/%2e%2e/api.py"])
 def test_only_the_page_itself_is_sent(backend: Backend, path: str) -> None:
     assert requests.get(backend.url + path, timeout=20).status_code == 404
+
+
+def test_a_page_asks_for_the_key_until_it_is_right_and_keeps_it_for_the_tab(tmp_path: Path, page: Page) -> None:
+    answers = ["wrong", "the-key"]
+    asked: List[str] = []
+
+    def answer(dialog: Dialog) -> None:
+        asked.append(dialog.message)
+        dialog.accept(answers[len(asked) - 1])
+
+    page.on("dialog", answer)
+    database = f"sqlite:///{tmp_path / 'prefect.db'}"
+    with Backend(database, port=0, api_key=ApiKey("the-key")) as backend, set_temporary_config(
+        {**settings(backend.url), "cloud.api_key": "the-key"}
+    ):
+        run = run_of(run_name="otter")
+        page.goto(address(backend, run))
+        expect(row(page, "otter")).to_be_visible()
+        assert asked == ["The backend's API key:", "The backend has another API key. Its key:"]
+        page.reload()
+        expect(row(page, "otter")).to_be_visible()
+        assert len(asked) == 2
+        page.goto("about:blank")
+
+
+def test_who_has_no_key_is_asked_once_and_told_what_is_missing(tmp_path: Path, page: Page) -> None:
+    asked: List[str] = []
+    page.on("dialog", lambda dialog: (asked.append(dialog.message), dialog.dismiss()))
+    with Backend(f"sqlite:///{tmp_path / 'prefect.db'}", port=0, api_key=ApiKey("the-key")) as backend:
+        page.goto(backend.url)
+        expect(page.locator(".notice")).to_contain_text("needs a key")
+        # it has been asked again in the meantime
+        page.wait_for_timeout(3000)
+        assert len(asked) == 1
+        page.goto("about:blank")

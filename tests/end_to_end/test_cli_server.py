@@ -1,8 +1,10 @@
 """``prefect-taskrun server start``, with Prefect's own commands around it; each is a process of its own."""
 
+import json
 import re
 import signal
 import socket
+import subprocess
 import threading
 from contextlib import contextmanager
 from pathlib import Path
@@ -153,6 +155,95 @@ def test_a_database_that_cannot_be_used_is_named(tmp_path: Path, url: str) -> No
     (tmp_path / "text.db").write_text("This is no database, however long it is. " * 100)
     url = url.format(folder=tmp_path)
     assert url.replace("sqlite:///", "") in _refused("--port", "0", "--database-url", url)
+
+
+@pytest.fixture
+def key_file(tmp_path: Path) -> Path:
+    file = tmp_path / "the key"
+    file.write_text("s3cret-key\n")
+    file.chmod(0o600)
+    return file
+
+
+def test_with_a_key_prefects_commands_agents_and_flow_runs_use_it(tmp_path: Path, key_file: Path) -> None:
+    with _serving(tmp_path / "prefect.db", "--port", "0", "--api-key-file", str(key_file)) as server:
+        assert "s3cret" not in server.command.stdout + server.command.stderr
+        # as a shell does with the line that was printed
+        (exported,) = re.findall(r"export PREFECT__CLOUD__API_KEY=(.*)", server.command.stdout)
+        key = subprocess.run(["sh", "-c", f"printf %s {exported}"], check=True, capture_output=True, text=True).stdout
+        del server.environment["PREFECT__CLOUD__API_KEY"]
+        refused = ended("prefect", "get", "projects", env=server.environment)
+        assert "UNAUTHENTICATED" in refused.stdout + refused.stderr
+        server.environment["PREFECT__CLOUD__API_KEY"] = key
+        server.prefect("create", "project", "p")
+        server.prefect("register", "-p", str(EXAMPLES / "parent_child.py"), "--project", "p")
+        assert _run_parent(server)
+        assert "s3cret" not in server.command.stdout + server.command.stderr
+
+
+def test_a_key_may_come_from_the_environment(tmp_path: Path) -> None:
+    command = ("prefect-taskrun", "server", "start", "--port", "0", "--host", "0.0.0.0", "--database-url")
+    url = f"sqlite:///{tmp_path / 'prefect.db'}"
+    with started(*command, url, env={"PREFECT_TASKRUN_API_KEY": "s3cret-key"}) as process:
+        server = Server(process)
+        assert 'export PREFECT__CLOUD__API_KEY="$PREFECT_TASKRUN_API_KEY"' in process.stdout
+        body = {"query": "{ hello }"}
+        assert "UNAUTHENTICATED" in requests.post(server.url, json=body, timeout=10).text
+        headers = {"Authorization": "Bearer s3cret-key"}
+        assert requests.post(server.url, json=body, headers=headers, timeout=10).json()["data"]
+    refused = ended(*command, url, env={"PREFECT_TASKRUN_API_KEY": ""})
+    assert (refused.returncode, "empty" in refused.stderr) == (1, True)
+
+
+def test_a_backend_for_other_machines_needs_a_key_or_says_that_it_is_unguarded(tmp_path: Path, key_file: Path) -> None:
+    database = tmp_path / "prefect.db"
+    options = ("--host", "0.0.0.0", "--port", "0", "--database-url", f"sqlite:///{database}")
+    assert "--api-key-file" in _refused(*options)
+    key_file.chmod(0o644)
+    assert "chmod 600" in _refused(*options, "--api-key-file", str(key_file))
+    key_file.chmod(0o600)
+    contradiction = ended("prefect-taskrun", "server", "start", *options, "--unguarded", "--api-key-file", key_file)
+    assert contradiction.returncode == 2
+    assert not database.exists()
+    with _serving(database, *options[:4], "--unguarded") as server:
+        assert "unguarded" in server.command.stderr
+
+
+@pytest.mark.parametrize("origin", ["*", "null", "runs.example", "https://runs.example/page", "https://a@b"])
+def test_a_cors_origin_that_no_browser_would_send_is_refused(origin: str) -> None:
+    process = ended("prefect-taskrun", "server", "start", "--cors-origin", origin)
+    assert (process.returncode, "--cors-origin" in process.stderr) == (2, True)
+
+
+def test_limits_can_be_given(tmp_path: Path) -> None:
+    options = ("--port", "0", "--max-body", "10000", "--max-depth", "2", "--max-fields", "3", "--max-rows", "1")
+    with _serving(tmp_path / "prefect.db", *options, "--query-timeout", "5") as server:
+
+        def refusal(query: str) -> str:
+            answer = requests.post(server.url, json={"query": query}, timeout=10).json()
+            return str(answer["errors"][0]["message"])
+
+        assert "10000 bytes" in refusal("#" * 10_000)
+        assert "2 levels" in refusal("{ flow { project { id } } }")
+        assert "3 fields" in refusal("{ flow { id name version } }")
+        server.graphql('mutation { create_tenant(input: {name: "b", slug: "b"}) { id } }')
+        assert "1 rows" in refusal("{ tenant { id } }")
+
+
+def test_intervals_of_services_can_be_given_and_the_log_be_for_programs(tmp_path: Path) -> None:
+    intervals = ("--scheduler-interval", "0.2", "--zombie-killer-interval", "0.2", "--lazarus-interval", "1000")
+    log = ("--log-format", "json", "--log-level", "debug")
+    with _serving(tmp_path / "prefect.db", "--port", "0", *intervals, *log) as server:
+
+        def runs(service: str) -> int:
+            text = requests.get(server.url + "/metrics", timeout=10).text
+            return int(re.findall(rf'service_runs_total{{service="{service}"}} (\d+)', text)[0])
+
+        eventually(lambda: runs("schedule") > 1 and runs("kill_zombies") > 1)
+        assert runs("lazarus") == 0
+        server.graphql("{ hello }")
+        lines = [json.loads(line) for line in server.command.stderr.splitlines()]
+        assert [line["fields"] for line in lines if line.get("kind") == "query"] == [["hello"]]
 
 
 def _create_projects(server: Server, acknowledged: Set[str]) -> None:

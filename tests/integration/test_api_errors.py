@@ -210,7 +210,7 @@ def test_a_fault_of_the_backend_is_told_without_its_details_and_logged_with_them
     with caplog.at_level(logging.ERROR):
         status, answer = api.post("{ log { id } hello }")
     [error] = checked(status, answer)
-    assert error["message"] == "log failed inside the backend. Its log says why."
+    assert error["message"].startswith("log failed inside the backend. Its log says why")
     assert answer["data"] == {"log": None, "hello": "👋"}
     assert "no such table" in caplog.text
 
@@ -285,3 +285,16 @@ def test_a_deeply_nested_state_can_be_read_if_it_can_be_stored(api: Caller, leve
         checked(status, answer)
     run = api.flow_run(run_id, "state serialized_state states { serialized_state }")
     assert run["state"] == ("Scheduled" if "errors" in answer else "Failed")
+
+
+def test_a_fault_of_the_backend_has_an_id_that_leads_to_its_place_in_the_log(
+    api: Caller, caplog: pytest.LogCaptureFixture
+) -> None:
+    with api.database.write() as tx:
+        tx.connection.exec_driver_sql("DROP TABLE log")
+    answers = [api.post("{ log { id } }")[1] for _ in range(2)]
+    ids = [answer["errors"][0]["extensions"]["id"] for answer in answers]
+    assert len(set(ids)) == 2
+    for id, answer in zip(ids, answers):
+        assert id in answer["errors"][0]["message"]
+        assert [record.exc_info is not None for record in caplog.records if id in record.getMessage()] == [True]

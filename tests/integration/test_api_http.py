@@ -11,7 +11,7 @@ import requests
 from conftest import eventually
 from prefect.exceptions import ClientError
 
-from prefect_taskrun_tasks.server import Backend, PortUnavailable, http
+from prefect_taskrun_tasks.server import Backend, Limits, PortUnavailable
 
 JSON = {"Content-Type": "application/json"}
 
@@ -54,7 +54,7 @@ def preflight(backend: Backend, origin: str) -> requests.Response:
 
 
 def test_a_web_ui_elsewhere_may_use_the_api_if_it_is_named(tmp_path: Any) -> None:
-    with Backend(f"sqlite:///{tmp_path / 'ui.db'}", port=0, ui_origins=[UI + "/"]) as backend:
+    with Backend(f"sqlite:///{tmp_path / 'ui.db'}", port=0, cors_origins=[UI + "/"]) as backend:
         answer = preflight(backend, UI)
         assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, UI)
         assert "x-backend" in answer.headers["access-control-allow-headers"].lower()
@@ -103,9 +103,9 @@ def test_a_batch_of_logs_of_four_megabytes_is_taken(client: prefect.Client) -> N
     assert [log.message == message for log in logs] == [True] * 4
 
 
-def test_a_body_beyond_all_limits_is_refused(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "LARGEST_BODY", 1_000_000)
-    answer = requests.post(backend.url, data=b" " * 20_000_000, headers=JSON, timeout=20)
+def test_a_body_beyond_all_limits_is_refused(tmp_path: Any) -> None:
+    with Backend(f"sqlite:///{tmp_path / 'small.db'}", port=0, limits=Limits(body=1_000_000)) as backend:
+        answer = requests.post(backend.url, data=b" " * 20_000_000, headers=JSON, timeout=20)
     assert answer.status_code == 413
     assert "1000000" in answer.json()["errors"][0]["message"]
 

@@ -228,3 +228,20 @@ def test_lazarus_leaves_a_flow_run_alone_whose_task_run_an_agent_has_just_submit
     stored.set_task_state(tx, task_run_id, "Submitted")
     services.lazarus(tx)
     assert stored.flow_run(tx, run_id)["state"] == "Running"
+
+
+def test_a_service_can_be_run_once_and_counts_how_that_ended(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'prefect.db'}")
+
+    def fails(tx: Transaction) -> None:
+        tx.update(tables.tenant, name="changed")
+        raise RuntimeError("as this test wants it")
+
+    idle = services.Services(database, {services.schedule: 1e6, fails: 1e6})
+    for service in (services.schedule, fails, fails):
+        idle.run(service)
+    assert dict(idle.runs) == {"schedule": 1, "fails": 2}
+    assert dict(idle.failures) == {"fails": 2}
+    with database.read() as connection:
+        assert connection.exec_driver_sql("SELECT name FROM tenant").scalar_one() == "default"
+    database.close()

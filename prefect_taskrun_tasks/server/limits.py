@@ -1,0 +1,22 @@
+"""How much one request may ask for, so that none takes the backend from all others."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Beyond each of these a request is refused, in words that name the limit."""
+
+    #: Bytes of a request. A batch of logs is up to 4 MB, and as JSON inside JSON its quotes are escaped twice.
+    body: int = 32 * 1024 * 1024
+    #: Characters of a document, which variables are not part of. Prefect's views write ids into it, by the thousand.
+    document: int = 500_000
+    #: Levels of fields within each other. Prefect's client asks for 5, tools that ask for the schema for 13.
+    depth: int = 15
+    #: Fields of one document, each as often as fragments repeat it
+    fields: int = 2_000
+    #: Rows in the answer to one field, those of relationships included. Prefect's client asks for all task runs of a
+    #: flow run at once.
+    rows: int = 250_000
+    #: Seconds in which the queries of a request read. Prefect's client waits for 15, and then sends them again.
+    seconds: float = 30.0

@@ -1,0 +1,146 @@
+"""What one request may ask for, and how it is told that it has asked for more."""
+
+import time
+from pathlib import Path
+from typing import Any, Iterator
+
+import pytest
+from asking import Caller, caller
+
+from prefect_taskrun_tasks.server.api import Api
+from prefect_taskrun_tasks.server.limits import Limits
+
+
+@pytest.fixture
+def api(tmp_path: Path) -> Iterator[Caller]:
+    with caller(tmp_path) as api:
+        yield api
+
+
+def limited(api: Caller, **limits: Any) -> Caller:
+    """The same, with other limits."""
+    other = Caller(api.database)
+    other.api = Api(api.database, limits=Limits(**limits))
+    return other
+
+
+def deep(levels: int) -> str:
+    """Flows, their flow runs, the flows of these, and so on."""
+    names = ["flow_runs" if level % 2 else "flow" for level in range(levels - 1)]
+    return "{ " + " { ".join([*names, "id"]) + " }" * levels
+
+
+@pytest.mark.parametrize("levels", [3, 5, 15])
+def test_a_query_may_be_as_deep_as_the_limit(api: Caller, levels: int) -> None:
+    assert api.post(deep(levels)) == (200, {"data": {"flow": []}})
+
+
+def test_a_deeper_query_is_refused_with_the_limit(api: Caller) -> None:
+    status, answer = api.post(deep(16))
+    assert status == 400
+    assert "15 levels" in answer["errors"][0]["message"]
+
+
+def test_levels_cannot_be_hidden_in_fragments(api: Caller) -> None:
+    fragments = " ".join(f"fragment f{i} on flow {{ flow_runs {{ flow {{ ...f{i + 1} }} }} }}" for i in range(10))
+    status, answer = api.post(f"{{ flow {{ ...f0 }} }} {fragments} fragment f10 on flow {{ id }}")
+    assert status == 400
+    assert "15 levels" in answer["errors"][0]["message"]
+
+
+def test_a_document_with_too_many_fields_is_refused_with_the_limit(api: Caller) -> None:
+    fields = " ".join(f"a{number}: id" for number in range(2000))
+    status, answer = api.post(f"{{ flow {{ {fields} }} }}")
+    assert status == 400
+    assert "2000 fields" in answer["errors"][0]["message"]
+
+
+@pytest.mark.parametrize("last", ["fragment f30 on flow { id }", "fragment f30 on flow { ...f0 }"])
+def test_fragments_that_stand_for_millions_of_fields_are_refused_at_once(api: Caller, last: str) -> None:
+    fragments = " ".join(f"fragment f{i} on flow {{ ...f{i + 1} ...f{i + 1} }}" for i in range(30))
+    begun = time.monotonic()
+    status, answer = api.post(f"{{ flow {{ ...f0 }} }} {fragments} {last}")
+    assert status == 400
+    assert "fields" in answer["errors"][0]["message"]
+    # without the limit it takes longer than anybody has
+    assert time.monotonic() - begun < 10
+
+
+def test_a_document_that_is_too_long_is_refused_with_the_limit(api: Caller) -> None:
+    status, answer = limited(api, document=100).post("{ hello }" + " " * 100)
+    assert status == 400
+    assert "100 characters, not 109" in answer["errors"][0]["message"]
+
+
+def test_tools_may_ask_for_the_whole_schema(api: Caller) -> None:
+    graphql = pytest.importorskip("graphql")
+    assert api.ask(graphql.get_introspection_query(descriptions=False))["__schema"]["types"]
+
+
+def test_more_rows_than_the_limit_are_refused_and_never_left_out(api: Caller) -> None:
+    flow_id = api.flow_id()
+    for _ in range(4):
+        api.flow_run_id(flow_id)
+    assert len(limited(api, rows=4).ask("{ flow_run { id } }")["flow_run"]) == 4
+    few = limited(api, rows=3)
+    assert "more than 3 rows" in few.error("{ flow_run { id } }")
+    assert "more than 3 rows" in few.error("{ flow_run(limit: 1000) { id } }")
+    assert len(few.ask("{ flow_run(limit: 3) { id } }")["flow_run"]) == 3
+    # nothing is handed over to be counted
+    assert few.ask("{ flow_run_aggregate { aggregate { count } } }")["flow_run_aggregate"]["aggregate"]["count"] == 4
+
+
+def test_rows_of_relationships_count_as_often_as_they_are_written(api: Caller) -> None:
+    """Each of the runs of a flow has the flow, which has all of the runs: the answer grows by powers."""
+    flow_id = api.flow_id()
+    for _ in range(10):
+        api.flow_run_id(flow_id)
+    query = "{ flow { flow_runs { flow { flow_runs { flow { flow_runs { id } } } } } } }"
+    written = 1 + 10 * (1 + 1 + 10 * (1 + 1 + 10))
+    assert limited(api, rows=written).ask(query)["flow"]
+    assert f"more than {written - 1} rows" in limited(api, rows=written - 1).error(query)
+
+
+def test_a_negative_limit_is_still_refused(api: Caller) -> None:
+    assert "cannot be negative" in api.error("{ flow_run(limit: -1) { id } }")
+
+
+def fill(api: Caller, logs: int) -> None:
+    """Logs enough for a query that compares each with all."""
+    run_id = api.flow_run_id()
+    rows = [{"flow_run_id": run_id, "message": str(number)} for number in range(logs)]
+    api.mutate("write_run_logs", "success", logs=rows)
+
+
+#: Compares each log with each, as no index helps with the pattern
+SLOW = '{ flow_run_state(where: {flow_run: {logs: {_not: {message: {_ilike: "%"}}}}}) { id } flow { id } }'
+
+
+def test_a_query_that_takes_too_long_is_ended_and_tells_the_limit(api: Caller) -> None:
+    fill(api, 20_000)
+    hasty = limited(api, seconds=0.001)
+    _, answer = hasty.post(SLOW)
+    message = answer["errors"][0]["message"]
+    assert "within the 0.001 seconds" in message
+    assert answer["data"]["flow_run_state"] is None
+    # the connection is as good as before
+    assert api.ask(SLOW)["flow_run_state"] == []
+
+
+def test_a_query_in_time_is_not_disturbed_by_one_that_was_not(api: Caller) -> None:
+    fill(api, 20_000)
+    hasty = limited(api, seconds=0.001)
+    for _ in range(20):
+        hasty.post(SLOW)
+        assert api.ask("{ log_aggregate { aggregate { count } } }") == {
+            "log_aggregate": {"aggregate": {"count": 20_000}}
+        }
+
+
+def test_a_mutation_is_not_ended_for_a_query_before_it_that_took_too_long(api: Caller) -> None:
+    """On the same connection, and in one statement that takes longer than that query had."""
+    fill(api, 20_000)
+    [run] = api.ask("{ flow_run { id } }")["flow_run"]
+    limited(api, seconds=0.001).post(SLOW)
+    assert api.mutate("delete_flow_run", "success", flow_run_id=run["id"])
+    assert api.count("log") == 0

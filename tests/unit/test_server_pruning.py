@@ -1,0 +1,210 @@
+"""Deleting flow runs that ended long ago: which, all of them, and the space that they took."""
+
+import sqlite3
+import threading
+import time
+from pathlib import Path
+from typing import Iterator, List, Tuple
+
+import pytest
+import stored
+from sqlalchemy import event
+
+from prefect_taskrun_tasks.server import DatabaseUnusable, pruning, tables
+from prefect_taskrun_tasks.server.clock import ago
+from prefect_taskrun_tasks.server.database import Database, Transaction
+from prefect_taskrun_tasks.server.rules import artifacts, logs, tenants
+
+DAY = 86400
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "prefect.db"
+
+
+@pytest.fixture
+def database(file: Path) -> Iterator[Database]:
+    database = Database(f"sqlite:///{file}")
+    yield database
+    database.close()
+
+
+def ended(tx: Transaction, days_ago: float, state: str = "Success", lines: int = 1) -> str:
+    """A flow run with task runs and logs, whose last state is so old."""
+    flows = stored.rows(tx, tables.flow)
+    run_id = stored.flow_run_id(tx, flow_id=flows[0]["id"] if flows else stored.flow_id(tx))
+    stored.set_state(tx, run_id, state)
+    tx.update(tables.flow_run, tables.flow_run.c.id == run_id, state_timestamp=ago(days_ago * DAY))
+    logs.write_run_logs(tx, [{"flow_run_id": run_id, "message": str(number)} for number in range(lines)])
+    return run_id
+
+
+def left(database: Database) -> List[str]:
+    with database.write() as tx:
+        return [row["id"] for row in stored.rows(tx, tables.flow_run)]
+
+
+@pytest.mark.parametrize("state", ["Success", "Failed", "Cancelled", "Skipped", "TimedOut"])
+def test_flow_runs_that_ended_before_are_deleted_and_those_after_stay(database: Database, state: str) -> None:
+    with database.write() as tx:
+        ended(tx, 31, state)
+        young = ended(tx, 29, state)
+    assert pruning.prune(database, ago(30 * DAY))["flow_run"] == 1
+    assert left(database) == [young]
+
+
+@pytest.mark.parametrize("state", ["Scheduled", "Submitted", "Running", "Retrying", "Paused", "Cancelling"])
+def test_a_flow_run_that_has_not_ended_stays_however_old_it_is(database: Database, state: str) -> None:
+    with database.write() as tx:
+        run_id = ended(tx, 1000, state)
+    assert pruning.prune(database, ago(30 * DAY)) == {}
+    assert left(database) == [run_id]
+
+
+OF_A_RUN = [
+    tables.flow_run,
+    tables.flow_run_state,
+    tables.task_run,
+    tables.task_run_state,
+    tables.log,
+    tables.task_run_artifact,
+]
+
+
+def test_all_that_a_flow_run_consists_of_goes_with_it_and_its_flow_stays(database: Database) -> None:
+    with database.write() as tx:
+        task_run = stored.task_runs(tx, ended(tx, 31))[0]["id"]
+        artifacts.create_task_run_artifact(tx, task_run, "link", {"link": "x"})
+        before = {table.name: stored.count(tx, table) for table in OF_A_RUN}
+    assert all(before.values())
+    deleted = pruning.prune(database, ago(30 * DAY))
+    with database.write() as tx:
+        assert {table.name: stored.count(tx, table) for table in OF_A_RUN} == dict.fromkeys(before, 0)
+        assert stored.count(tx, tables.flow) == stored.count(tx, tables.project) == 1
+        assert stored.count(tx, tables.task) == 2
+    # artifacts go with their task runs
+    del before["task_run_artifact"]
+    assert deleted == before
+
+
+def test_what_would_be_deleted_is_counted_and_stays(database: Database) -> None:
+    with database.write() as tx:
+        ended(tx, 31, lines=3)
+        ended(tx, 29)
+    with database.read() as connection:
+        counted = pruning.count(connection, ago(30 * DAY))
+    assert len(left(database)) == 2
+    assert counted["log"] == 3
+    assert counted == pruning.prune(database, ago(30 * DAY))
+
+
+def test_many_rows_are_deleted_in_transactions_of_a_few(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pruning, "CHUNK", 10)
+    monkeypatch.setattr(pruning, "BATCH", 3)
+    with database.write() as tx:
+        for _ in range(8):
+            ended(tx, 31, lines=25)
+    deleted: List[Tuple[str, int]] = []
+    event.listen(
+        database._engine,
+        "after_cursor_execute",
+        lambda connection, cursor, statement, *rest: deleted.append((statement, cursor.rowcount)),
+    )
+    done: List[Tuple[int, int]] = []
+    assert pruning.prune(database, ago(30 * DAY), lambda *so_far: done.append(so_far))["log"] == 200
+    sizes = [rows for statement, rows in deleted if statement.startswith("DELETE")]
+    assert max(sizes) == 10
+    assert len([statement for statement, _ in deleted if statement.startswith("BEGIN IMMEDIATE")]) == len(sizes)
+    assert done == [(0, 8), (3, 8), (6, 8), (8, 8)]
+    assert left(database) == []
+
+
+def test_a_flow_run_that_is_started_again_meanwhile_stays(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pruning, "BATCH", 1)
+    with database.write() as tx:
+        ended(tx, 32)
+        second = ended(tx, 31)
+
+    def restart(done: int, total: int) -> None:
+        if done == 1:
+            with database.write() as tx:
+                stored.set_state(tx, second, "Scheduled")
+
+    assert pruning.prune(database, ago(30 * DAY), restart)["flow_run"] == 1
+    assert left(database) == [second]
+    with database.write() as tx:
+        assert stored.count(tx, tables.log) == 1
+
+
+def test_others_write_while_it_deletes(file: Path, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other has locks of its own, as another process has: so SQLite decides whose turn it is."""
+    monkeypatch.setattr(pruning, "CHUNK", 50)
+    with database.write() as tx:
+        for _ in range(20):
+            ended(tx, 31, lines=200)
+    other = Database(f"sqlite:///{file}")
+    deleting = threading.Thread(target=pruning.prune, args=[database, ago(30 * DAY)])
+    deleting.start()
+    written = 0
+    while deleting.is_alive():
+        with other.write() as tx:
+            tenants.create_project(tx, stored.tenant_id(tx), f"meanwhile {written}")
+        written += 1
+        # as between two requests
+        time.sleep(0.005)
+    deleting.join()
+    other.close()
+    assert written > 5
+    assert left(database) == []
+
+
+def fill(database: Database) -> None:
+    with database.write() as tx:
+        run_id = ended(tx, 31)
+        logs.write_run_logs(tx, [{"flow_run_id": run_id, "message": "x" * 1000}] * 5000)
+
+
+def test_space_is_given_back_beside_a_backend(file: Path, database: Database) -> None:
+    database.reserve()
+    other = Database(f"sqlite:///{file}")
+    fill(database)
+    other.checkpoint()
+    full = file.stat().st_size
+    pruning.prune(other, ago(30 * DAY))
+    assert pruning.give_back(other)
+    assert file.stat().st_size < full / 4
+    assert other.size() == file.stat().st_size
+    other.close()
+
+
+def as_made_by_an_early_version(file: Path) -> None:
+    with sqlite3.connect(file, isolation_level=None) as connection:
+        connection.execute("PRAGMA auto_vacuum = NONE")
+        connection.execute("VACUUM")
+    connection.close()
+
+
+def test_a_file_of_an_early_version_is_written_anew_unless_a_backend_has_it(file: Path, database: Database) -> None:
+    database.close()
+    as_made_by_an_early_version(file)
+    fill(database)
+    pruning.prune(database, ago(30 * DAY))
+    database.checkpoint()
+    full = file.stat().st_size
+    backend = Database(f"sqlite:///{file}")
+    backend.reserve()
+    assert not pruning.give_back(database)
+    assert file.stat().st_size == full
+    backend.close()
+    assert pruning.give_back(database)
+    assert file.stat().st_size < full / 4
+    assert database.shrinks()
+    # it is for a backend again
+    database.reserve()
+
+
+def test_a_database_that_is_not_there_is_not_made(file: Path) -> None:
+    with pytest.raises(DatabaseUnusable, match="There is no database"):
+        Database(f"sqlite:///{file}", must_exist=True)
+    assert not file.exists()
