@@ -18,6 +18,7 @@ import pytest
 from prefect.utilities.configuration import set_temporary_config
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
+from prefect_taskrun_tasks import api
 from prefect_taskrun_tasks.runner import settings
 from prefect_taskrun_tasks.server import Backend
 
@@ -48,6 +49,12 @@ def home() -> Iterator[Path]:
     patch.setenv("PREFECT__BACKEND_CONFIG_PATH", str(path / "backend.toml"))
     yield path
     patch.undo()
+
+
+@pytest.fixture(autouse=True)
+def _strangers() -> None:
+    """No API has answered this process before: the system gives the ports of earlier tests again to others."""
+    api._answered.clear()
 
 
 @pytest.fixture
