@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 from typing import Any, Iterator
 
+import graphql
 import pytest
 from asking import Caller, caller
 
@@ -73,7 +74,6 @@ def test_a_document_that_is_too_long_is_refused_with_the_limit(api: Caller) -> N
 
 
 def test_tools_may_ask_for_the_whole_schema(api: Caller) -> None:
-    graphql = pytest.importorskip("graphql")
     assert api.ask(graphql.get_introspection_query(descriptions=False))["__schema"]["types"]
 
 
