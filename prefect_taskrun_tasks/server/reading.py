@@ -16,6 +16,7 @@ from sqlalchemy import (
     and_,
     false,
     func,
+    literal,
     not_,
     or_,
     select,
@@ -64,14 +65,20 @@ def _relationships() -> Dict[str, Dict[str, Relationship]]:
 #: table name -> relationship name -> relationship
 RELATIONSHIPS = _relationships()
 
+
+def _by_order(compare: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    # SQLAlchemy compares with `True` and `False` as such for equality only
+    return lambda column, value: compare(column, literal(value, column.type))
+
+
 #: Comparison operators by name; each is called with a column and the value compared with
 COMPARISONS: Dict[str, Callable[[Any, Any], Any]] = {
     "_eq": operator.eq,
     "_neq": operator.ne,
-    "_gt": operator.gt,
-    "_gte": operator.ge,
-    "_lt": operator.lt,
-    "_lte": operator.le,
+    "_gt": _by_order(operator.gt),
+    "_gte": _by_order(operator.ge),
+    "_lt": _by_order(operator.lt),
+    "_lte": _by_order(operator.le),
     "_in": lambda column, values: column.in_(values),
     "_nin": lambda column, values: column.not_in(values),
     "_contains": jsonb.contains,
