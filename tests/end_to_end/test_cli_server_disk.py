@@ -57,6 +57,8 @@ def _small_disk(directory: Path) -> Iterator[Disk]:
 @contextmanager
 def _small_files(directory: Path) -> Iterator[Disk]:
     """Files that must not grow any more."""
+    if not hasattr(resource, "prlimit"):
+        pytest.skip("Only Linux sets limits of other processes.")
     file = directory / "prefect.db"
     with started("prefect-taskrun", "server", "start", "--port", 0, "--database-url", f"sqlite:///{file}") as command:
         yield Disk(

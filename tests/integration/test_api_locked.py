@@ -8,6 +8,7 @@ from typing import Any, Iterator, Tuple
 
 import pytest
 import requests
+from conftest import eventually
 
 from prefect_taskrun_tasks.server import Backend, database
 
@@ -78,6 +79,6 @@ def test_a_write_waits_for_another_program_that_is_done_soon(backend: Backend) -
     with ThreadPoolExecutor(1) as callers:
         with locked(backend._database.path):
             writing = callers.submit(create_project, backend, "patient")
-            # the write has come, or is about to
-            assert projects(backend)[0] == 200
+            eventually(backend._database._writer.locked)
+            assert not writing.done()
         assert "errors" not in writing.result()[1]
