@@ -13,6 +13,7 @@ from sqlalchemy import (
     Connection,
     FromClause,
     Table,
+    Text,
     and_,
     false,
     func,
@@ -21,6 +22,7 @@ from sqlalchemy import (
     or_,
     select,
     true,
+    type_coerce,
 )
 
 from . import jsonb, tables
@@ -310,9 +312,9 @@ def _count(source: FromClause, arguments: Shaped) -> "ColumnElement[int]":
         return func.count()
     # PostgreSQL counts rows in which none of the columns is null; so does this, joined by a character that
     # cannot be in them
-    value: Any = columns[0]
+    value: Any = columns[0] if len(columns) == 1 else type_coerce(columns[0], Text)
     for column in columns[1:]:
-        value = value.concat("\x1f").concat(column)
+        value = value.concat("\x1f").concat(type_coerce(column, Text))
     return func.count(value.distinct() if arguments.get("distinct") else value)
 
 
