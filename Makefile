@@ -21,9 +21,10 @@ demo: $(VENV)/server
 test: $(VENV)/test
 	$(BIN)/python -m pytest
 
-## Runs 200 parents with children while requests fail and processes are killed. Others with SEED=2.
+## Runs 200 parents with children while requests fail and processes are killed, kills a backend that writes 100 times,
+## and sends the API 20,000 requests that are made up. Others with SEED=2.
 soak: $(VENV)/test
-	$(BIN)/python -m pytest tests/soak --seed $(or $(SEED),1) --faulted-runs 200
+	$(BIN)/python -m pytest tests/soak --seed $(or $(SEED),1) --faulted-runs 200 --kills 100 --examples 20000
 
 lint: $(VENV)/develop
 	$(BIN)/ruff check .

@@ -11,9 +11,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from . import child_step, looking, pages, views, waits, watcher
+from . import backend, child_step, looking, pages, views, waits, watcher
 
 BENCHMARKS = {
+    "backend": backend,
     "child_step": child_step,
     "looking": looking,
     "pages": pages,

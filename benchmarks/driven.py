@@ -6,7 +6,7 @@ from typing import Callable, Iterable, Iterator, List, Mapping, NamedTuple, Opti
 from unittest.mock import patch
 from urllib.parse import urlsplit
 
-from prefect_taskrun_tasks.server import Backend, http, tables
+from prefect_taskrun_tasks.server import Backend, endpoint, tables
 from prefect_taskrun_tasks.server.news import preferred_hold
 from prefect_taskrun_tasks.server.rules import flow_runs, flows, states, tenants
 
@@ -70,5 +70,5 @@ def polled(backend: Backend) -> Iterator[str]:
     def hold_unless_polled(headers: Mapping[str, str]) -> Optional[int]:
         return None if headers["host"].startswith("localhost") else preferred_hold(headers)
 
-    with patch.object(http, "preferred_hold", hold_unless_polled):
+    with patch.object(endpoint, "preferred_hold", hold_unless_polled):
         yield f"http://localhost:{urlsplit(backend.url).port}"

@@ -10,7 +10,7 @@ from graphql import GraphQLError
 from sqlalchemy import Connection
 
 from . import document, hooks, reading, schema, strict_json, tables, traversal
-from .database import Database, Row, TookTooLong
+from .database import Database, NotStored, Row, TookTooLong
 from .document import InvalidDocument, Operation, Selection
 from .errors import Refused
 from .limits import Limits
@@ -140,6 +140,9 @@ class Api:
             except Refused as refused:
                 data[field.key] = None
                 errors.append(_error(GraphQLError(str(refused), path=[field.key]), "INTERNAL_SERVER_ERROR"))
+            except NotStored as error:
+                data[field.key] = None
+                errors.append(_fault(field.name, [field.key], f"{error} Nothing of {field.name} was stored."))
             except Exception:
                 data[field.key] = None
                 errors.append(_fault(field.name, [field.key]))
@@ -228,11 +231,11 @@ def _error(error: GraphQLError, code: str) -> Answer:
     return formatted
 
 
-def _fault(what: str, path: List[Any]) -> Answer:
+def _fault(what: str, path: List[Any], reason: str = "") -> Answer:
     """The error for an exception that is being handled. Its details, such as SQL and paths, are for the log."""
     id = tables.new_id()
     logger.exception("%s could not be answered, which the caller knows as error %s", what, id)
-    message = f"{what} failed inside the backend. Its log says why: look there for {id}."
+    message = reason or f"{what} failed inside the backend. Its log says why: look there for {id}."
     error = _error(GraphQLError(message, path=path or None), "INTERNAL_SERVER_ERROR")
     error["extensions"]["id"] = id
     return error

@@ -26,6 +26,19 @@ OLDEST_SQLITE = (3, 30)
 #: Steps of SQLite's virtual machine between two looks at the clock, a millisecond or so
 STEPS = 100_000
 
+#: Seconds to wait for another program that writes; after one wait in vain, those behind it in the queue do not each
+#: wait as long again
+PATIENCE, BRIEF = 10.0, 0.2
+
+#: What SQLite says when the disk or another program keeps it from writing
+HINDRANCES = (
+    "database is locked",
+    "database or disk is full",
+    "disk I/O error",
+    "attempt to write a readonly database",
+    "unable to open database file",
+)
+
 #: Requests that are worked on at once; each may hold one connection
 CONNECTIONS = 8
 
@@ -47,6 +60,10 @@ class Call(NamedTuple):
 
 class TookTooLong(Exception):
     """What was to be read was not all there when the time for it was over."""
+
+
+class NotStored(Exception):
+    """Nothing of a write transaction was stored, because of the disk or of another program."""
 
 
 class Transaction:
@@ -148,9 +165,11 @@ class Database:
         self._engine = create_engine(parsed, pool_size=CONNECTIONS + 2, max_overflow=4)
         # SQLite lets one writer in at a time; waiting here is fair and costs nothing, its own waiting polls
         self._writer = threading.Lock()
+        self._patience = PATIENCE
         self._lock: Optional[IO[str]] = None
         event.listen(self._engine, "connect", _on_connect)
         event.listen(self._engine, "begin", _on_begin)
+        event.listen(self._engine, "before_cursor_execute", _on_execute)
         try:
             self._create()
         except DatabaseError as error:
@@ -182,15 +201,32 @@ class Database:
 
     @contextmanager
     def _write_connection(self) -> Iterator[Connection]:
-        with self._writer, self._engine.connect().execution_options(writes=True) as connection, connection.begin():
-            yield connection
+        with self._writer, self._engine.connect().execution_options(writes=True) as connection:
+            sqlite = connection.connection.driver_connection
+            assert sqlite is not None
+            sqlite.execute(f"PRAGMA busy_timeout = {self._patience * 1000:.0f}")
+            # until it is known that nobody else writes
+            self._patience = BRIEF
+            with connection.begin():
+                self._patience = PATIENCE
+                yield connection
 
     @contextmanager
     def write(self, **caller: Any) -> Iterator[Transaction]:
-        """A write transaction: stored when the block ends, undone when it raises."""
-        with self._write_connection() as connection:
-            tx = Transaction(connection, **caller)
-            yield tx
+        """A write transaction: stored when the block ends, undone when it raises.
+
+        Raises:
+            NotStored: it could not be.
+        """
+        try:
+            with self._write_connection() as connection:
+                tx = Transaction(connection, **caller)
+                yield tx
+                _assert_in_transaction(connection)
+        except OperationalError as error:
+            if str(error.orig) in HINDRANCES:
+                raise NotStored(f"The backend's database cannot be written: {error.orig}.") from error
+            raise
         self._on_stored(tx)
 
     @contextmanager
@@ -329,7 +365,7 @@ def _on_connect(connection: sqlite3.Connection, record: Any) -> None:
     # SQLite's own knows only the letters of English, and a search without regard to case is made of it
     connection.create_function("lower", 1, lambda text: text if text is None else str(text).lower(), deterministic=True)
     cursor = connection.cursor()
-    cursor.execute("PRAGMA busy_timeout = 10000")
+    cursor.execute(f"PRAGMA busy_timeout = {PATIENCE * 1000:.0f}")
     if cursor.execute("PRAGMA page_count").fetchone() == (0,):
         # before the next line, which makes the file; later it would wait for writers, and take effect only by `rewrite`
         cursor.execute("PRAGMA auto_vacuum = INCREMENTAL")
@@ -344,3 +380,20 @@ def _on_begin(connection: Connection) -> None:
     # a transaction that reads first and then writes is refused when another wrote in between; IMMEDIATE is not
     writes = connection.get_execution_options().get("writes")
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _on_execute(connection: Connection, cursor: Any, statement: str, *rest: Any) -> None:
+    if connection.get_execution_options().get("writes") and not statement.startswith("BEGIN"):
+        _assert_in_transaction(connection)
+
+
+def _assert_in_transaction(connection: Connection) -> None:
+    """Without one, each statement would be stored by itself.
+
+    Raises:
+        NotStored: SQLite has undone it, as it does by itself when the disk is full, and a rule went on all the same.
+    """
+    sqlite = connection.connection.driver_connection
+    assert sqlite is not None
+    if not sqlite.in_transaction:
+        raise NotStored("The backend's database cannot be written: the transaction was undone.")

@@ -13,13 +13,16 @@ from sqlalchemy import (
     Connection,
     FromClause,
     Table,
+    Text,
     and_,
     false,
     func,
+    literal,
     not_,
     or_,
     select,
     true,
+    type_coerce,
 )
 
 from . import jsonb, tables
@@ -64,14 +67,20 @@ def _relationships() -> Dict[str, Dict[str, Relationship]]:
 #: table name -> relationship name -> relationship
 RELATIONSHIPS = _relationships()
 
+
+def _by_order(compare: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    # SQLAlchemy compares with `True` and `False` as such for equality only
+    return lambda column, value: compare(column, literal(value, column.type))
+
+
 #: Comparison operators by name; each is called with a column and the value compared with
 COMPARISONS: Dict[str, Callable[[Any, Any], Any]] = {
     "_eq": operator.eq,
     "_neq": operator.ne,
-    "_gt": operator.gt,
-    "_gte": operator.ge,
-    "_lt": operator.lt,
-    "_lte": operator.le,
+    "_gt": _by_order(operator.gt),
+    "_gte": _by_order(operator.ge),
+    "_lt": _by_order(operator.lt),
+    "_lte": _by_order(operator.le),
     "_in": lambda column, values: column.in_(values),
     "_nin": lambda column, values: column.not_in(values),
     "_contains": jsonb.contains,
@@ -303,9 +312,9 @@ def _count(source: FromClause, arguments: Shaped) -> "ColumnElement[int]":
         return func.count()
     # PostgreSQL counts rows in which none of the columns is null; so does this, joined by a character that
     # cannot be in them
-    value: Any = columns[0]
+    value: Any = columns[0] if len(columns) == 1 else type_coerce(columns[0], Text)
     for column in columns[1:]:
-        value = value.concat("\x1f").concat(column)
+        value = value.concat("\x1f").concat(type_coerce(column, Text))
     return func.count(value.distinct() if arguments.get("distinct") else value)
 
 

@@ -101,7 +101,7 @@ def unhelpful(monkeypatch: pytest.MonkeyPatch) -> None:
     """The backend leaves the children of what it cancels alone, and answers at once, as Prefect Server does."""
     # it runs in a thread of this process
     monkeypatch.setattr("prefect_taskrun_tasks.server.rules.states._cancel_children", lambda tx, parent: None)
-    monkeypatch.setattr("prefect_taskrun_tasks.server.http.preferred_hold", lambda headers: None)
+    monkeypatch.setattr("prefect_taskrun_tasks.server.endpoint.preferred_hold", lambda headers: None)
 
 
 def _view(flow_run_id: str) -> FlowRunView:

@@ -59,6 +59,17 @@ def test_a_comparison_finds_the_rows_for_which_it_holds(maps: Caller, comparison
 
 
 @pytest.mark.parametrize(
+    ("comparison", "is_found"),
+    [("_gt: false", False), ("_gte: false", True), ("_lt: true", True), ("_lte: true", True)],
+)
+def test_truth_values_have_an_order(maps: Caller, comparison: str, is_found: bool) -> None:
+    """False comes before true, as in PostgreSQL."""
+    [flow] = maps.ask("{ flow { archived } }")["flow"]
+    assert flow["archived"] is False
+    assert bool(maps.ask(f"{{ flow(where: {{archived: {{{comparison}}}}}) {{ id }} }}")["flow"]) is is_found
+
+
+@pytest.mark.parametrize(
     "where",
     [
         None,

@@ -65,9 +65,9 @@ def _capped(mocker: Any) -> None:
     """The backend gives at most so many rows, whatever it is asked for."""
     rows = reading.rows
 
-    def capped(connection: Any, table: Any, fields: Any, arguments: Any) -> Any:
+    def capped(connection: Any, table: Any, fields: Any, arguments: Any, computed: Any = None) -> Any:
         limit = min(arguments.get("limit") or CAP, CAP)
-        return rows(connection, table, fields, {**arguments, "limit": limit})
+        return rows(connection, table, fields, {**arguments, "limit": limit}, computed)
 
     mocker.patch.object(reading, "rows", capped)
 

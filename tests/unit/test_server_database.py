@@ -2,15 +2,16 @@
 
 import sqlite3
 import threading
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Iterator, List
+from typing import Any, Callable, Iterator, List
 
 import pytest
 import stored
 from sqlalchemy import UniqueConstraint, create_engine, event, select
 
 from prefect_taskrun_tasks.server import Backend, DatabaseUnusable, reading, tables
-from prefect_taskrun_tasks.server.database import SCHEMA_VERSION, Database
+from prefect_taskrun_tasks.server.database import SCHEMA_VERSION, Database, NotStored, Transaction
 from prefect_taskrun_tasks.server.errors import Refused
 from prefect_taskrun_tasks.server.rules import artifacts, children, flow_runs, flows, logs, tenants
 
@@ -126,6 +127,41 @@ def test_a_write_transaction_keeps_other_writers_out_from_its_beginning(tmp_path
     other.execute("BEGIN IMMEDIATE")
     other.close()
     database.close()
+
+
+def test_what_sqlite_has_undone_by_itself_is_not_taken_for_stored(database: Database) -> None:
+    """A rule that goes on without one of its parts must not lose all others, nor store what comes after it."""
+
+    def rule(tx: Transaction) -> None:
+        with suppress(Exception), tx.attempt():
+            _write_too_much(tx)
+        with suppress(Exception):
+            tenants.create_project(tx, stored.tenant_id(tx), "after")
+
+    _assert_not_stored(database, rule, "undone")
+
+
+def test_a_part_that_fails_for_want_of_room_undoes_all(database: Database) -> None:
+    _assert_not_stored(database, _write_too_much, "full")
+
+
+def _write_too_much(tx: Transaction) -> None:
+    project_id = stored.project_id(tx)
+    pages = tx.connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+    tx.connection.exec_driver_sql(f"PRAGMA max_page_count = {pages + 5}")
+    tx.update(tables.project, tables.project.c.id == project_id, description="x" * 1_000_000)
+
+
+def _assert_not_stored(database: Database, rule: Callable[[Transaction], None], reason: str) -> None:
+    def write() -> None:
+        with database.write() as tx:
+            tenants.create_project(tx, stored.tenant_id(tx), "first")
+            rule(tx)
+
+    with pytest.raises(NotStored, match=reason):
+        write()
+    with database.read() as connection:
+        assert connection.execute(select(tables.project)).all() == []
 
 
 def test_writers_of_two_databases_on_one_file_take_turns(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def prune(older_than: timedelta, database_url: str, dry_run: bool) -> None:
 
         from ...server import DatabaseUnusable, pruning
         from ...server.clock import ago
-        from ...server.database import Database
+        from ...server.database import Database, NotStored
 
     try:
         database = Database(database_url, must_exist=True)
@@ -77,6 +77,6 @@ def prune(older_than: timedelta, database_url: str, dry_run: bool) -> None:
         database.close()
     except DatabaseUnusable as error:
         raise click.ClickException(str(error)) from error
-    except (DatabaseError, sqlite3.Error) as error:
+    except (DatabaseError, NotStored, sqlite3.Error) as error:
         reason = getattr(error, "orig", error)
         raise click.ClickException(f"The database failed: {reason}. Prune again for what is left.") from error
