@@ -29,7 +29,8 @@ def record(task_run: TaskRunView) -> Dict[str, Any]:
         "message": task_run.state_message,
         "start_time": task_run.start_time and task_run.start_time.isoformat(),
         "end_time": task_run.end_time and task_run.end_time.isoformat(),
-        "runtime": runtime and runtime.total_seconds(),
+        # one that took no time at all is not one that has not started
+        "runtime": None if runtime is None else runtime.total_seconds(),
         "result_type": task_run.result_type,
         "result_location": task_run.result_location,
     }

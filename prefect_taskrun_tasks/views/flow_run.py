@@ -187,8 +187,9 @@ class FlowRunView:
         """Looks a flow run up by what people call it: its UUID, its name, or the beginning of either.
 
         Args:
-            text: of an id, at least four digits. A name that is just this goes before those that only begin so, and of
-                those, flow runs that no flow run has created go before the others: children are named after parents.
+            text: of an id, at least four digits. A whole id goes before names, a name that is just this before those
+                that only begin so, and of those, flow runs that no flow run has created before the others: children
+                are named after parents.
             by: which of the two it may be.
 
         Raises:

@@ -1,12 +1,16 @@
 """What ``prefect-taskrun`` says about itself, and how it prints results."""
 
+import json
 from typing import Any, Iterator, List
 
 import click
 import pytest
 from click.testing import CliRunner
+from prefect.engine.state import Success
 
+from prefect_taskrun_tasks import TaskRunView
 from prefect_taskrun_tasks.cli import main
+from prefect_taskrun_tasks.cli.record import record
 from prefect_taskrun_tasks.cli.result import in_json
 
 
@@ -51,3 +55,19 @@ def test_a_result_that_contains_itself_is_printed_as_its_repr() -> None:
     value = [1]
     value.append(value)  # type: ignore[arg-type]
     assert in_json(value) == '"[1, [...]]"'
+
+
+def test_a_task_run_that_took_no_time_is_json_too() -> None:
+    noon = "2026-01-01T12:00:00.000000+00:00"
+    row = {
+        "id": "id",
+        "name": None,
+        "task": {"id": "task id", "slug": "quick-1"},
+        "map_index": -1,
+        "serialized_state": Success().serialize(),
+        "flow_run_id": "flow run id",
+        "version": 1,
+        "start_time": noon,
+        "state_timestamp": noon,
+    }
+    assert json.loads(json.dumps(record(TaskRunView._from_task_run_data(row))))["runtime"] == 0
