@@ -58,9 +58,9 @@ $(VENV)/server: $(BIN)/python setup.cfg
 	@touch $@
 
 $(VENV)/test: $(BIN)/python setup.cfg
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[server,test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[server,postgresql,test]'
 	@touch $@
 
 $(VENV)/develop: $(VENV)/test
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[server,test,develop]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[server,postgresql,test,develop]'
 	@touch $@

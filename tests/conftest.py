@@ -5,6 +5,7 @@ Nothing is mocked here: HTTP, SQLite files, agents and flow runs are real. Prefe
 """
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any, Callable, Iterator
@@ -15,12 +16,14 @@ os.environ["PREFECT__HOME_DIR"] = _home.name
 
 import prefect
 import pytest
+from cluster import Cluster, program
 from prefect.utilities.configuration import set_temporary_config
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from prefect_taskrun_tasks import api
 from prefect_taskrun_tasks.runner import settings
 from prefect_taskrun_tasks.server import Backend
+from prefect_taskrun_tasks.server.database import Database
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -57,6 +60,40 @@ def home() -> Iterator[Path]:
 def _strangers() -> None:
     """No API has answered this process before: the system gives the ports of earlier tests again to others."""
     api._answered.clear()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Here, and not in the fixture, so that all tests are skipped in one place, and pytest says so in one line."""
+    callspec = getattr(item, "callspec", None)
+    wanted = (callspec and "postgresql" in callspec.params.values()) or "cluster" in getattr(item, "fixturenames", ())
+    if wanted and not program("initdb"):
+        reason = "PostgreSQL is not installed: it is not tested there (on Debian: apt-get install postgresql)"
+        # nobody reads there that something was skipped
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A PostgreSQL server."""
+    with Cluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def new_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new SQLite database, to be copied: to make one takes a while."""
+    file = tmp_path_factory.mktemp("new") / "prefect.db"
+    Database(f"sqlite:///{file}").close()
+    return file
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a new database, of every kind that there is."""
+    if request.param == "postgresql":
+        cluster: Cluster = request.getfixturevalue("cluster")
+        return cluster.cleared_database()
+    return f"sqlite:///{shutil.copy(request.getfixturevalue('new_file'), tmp_path / 'prefect.db')}"
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """The embedded backend: Prefect Server's API in one process, on SQLite. Needs the extra ``[server]``."""
 
 from .api_key import ApiKey, ApiKeyUnusable
-from .database import DatabaseUnusable
+from .errors import DatabaseUnusable
 from .http import Backend, PortUnavailable, Unguarded
 from .limits import Limits
 

@@ -10,9 +10,9 @@ from graphql import GraphQLError
 from sqlalchemy import Connection
 
 from . import document, hooks, reading, schema, strict_json, tables, traversal
-from .database import Database, NotStored, Row, TookTooLong
+from .database import Database
 from .document import InvalidDocument, Operation, Selection
-from .errors import Refused
+from .errors import NotStored, Refused, TookTooLong
 from .limits import Limits
 from .queries import QUERIES
 from .rules import (
@@ -29,6 +29,7 @@ from .rules import (
     task_runs,
     tenants,
 )
+from .transaction import Row
 
 logger = logging.getLogger(__name__)
 

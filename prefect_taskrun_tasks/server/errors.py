@@ -1,5 +1,17 @@
-"""What can be said to a caller."""
+"""What can be said to a caller, and what keeps a database from answering."""
 
 
 class Refused(Exception):
     """A request that cannot be carried out, in words for the caller. The Prefect client matches on some of them."""
+
+
+class DatabaseUnusable(Exception):
+    """The database cannot be opened, or is not one of ours."""
+
+
+class TookTooLong(Exception):
+    """What was to be read was not all there when the time for it was over."""
+
+
+class NotStored(Exception):
+    """Nothing of a write transaction was stored, because of the disk or of another program."""

@@ -6,10 +6,11 @@ import threading
 import time
 from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional
 
-from .database import Call, Database, Row
+from .database import Database
 from .errors import Refused
 from .rules import cloud_hooks
 from .rules.events import Event
+from .transaction import Call, Row
 
 logger = logging.getLogger(__name__)
 

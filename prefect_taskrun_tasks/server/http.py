@@ -22,13 +22,15 @@ from starlette.routing import Route
 from . import metrics, pages
 from .api import Api
 from .api_key import ApiKey
-from .database import CONNECTIONS, Database, DatabaseUnusable, Transaction
+from .database import CONNECTIONS, Database
 from .endpoint import Endpoint, json_response
+from .errors import DatabaseUnusable
 from .hooks import Teller
 from .limits import Limits
 from .news import News
 from .poke import Poker
 from .services import INTERVALS, Pass, Services
+from .transaction import Transaction
 
 logger = logging.getLogger(__name__)
 
@@ -178,7 +180,7 @@ class Backend:
 
     def _count_stored(self) -> List[metrics.Metric]:
         with self._database.read() as connection:
-            return metrics.of_data(connection, self._database.size())
+            return metrics.of_data(connection, self._database.store.size())
 
     def _is_stopping(self) -> bool:
         return self._server.should_exit

@@ -1,11 +1,27 @@
-"""PostgreSQL's questions to JSON columns, in SQLite's words."""
+"""PostgreSQL's questions to JSON columns: in its own words, and in SQLite's."""
 
 import json
 import re
 from typing import Any, Callable, List, Tuple
 
-from sqlalchemy import ColumnElement, String, and_, bindparam, case, false, func, literal, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    String,
+    Text,
+    and_,
+    bindparam,
+    case,
+    cast,
+    false,
+    func,
+    literal,
+    or_,
+    select,
+    type_coerce,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, array
 
+from .in_both import InBoth
 from .tables import Words
 
 Condition = ColumnElement[bool]
@@ -18,7 +34,9 @@ def contains(document: Any, wanted: Any) -> Condition:
     the top, and only there, an array also holds a scalar that is one of its elements.
     """
     found = _contains(document, (), wanted)
-    return found if isinstance(wanted, (dict, list)) else or_(found, _has_element(document, (), wanted))
+    if not isinstance(wanted, (dict, list)):
+        found = or_(found, _has_element(document, (), wanted))
+    return InBoth(found, type_coerce(document, JSONB).contains(literal(wanted, JSONB)))
 
 
 def has_keys_any(document: Any, names: List[str]) -> Condition:
@@ -27,7 +45,8 @@ def has_keys_any(document: Any, names: List[str]) -> Condition:
     wanted = [literal(name, Words) for name in names]
     is_object = func.json_type(document) == "object"
     found = case((is_object, each.c.key.in_(wanted)), else_=and_(each.c.type == "text", each.c.atom.in_(wanted)))
-    return select(literal(1)).select_from(each).where(found).exists()
+    exists = select(literal(1)).select_from(each).where(found).exists()
+    return InBoth(exists, type_coerce(document, JSONB).has_any(cast(array(wanted), ARRAY(Text))))
 
 
 def _contains(document: Any, path: Tuple[str, ...], wanted: Any) -> Condition:

@@ -16,9 +16,6 @@ BATCH = 100
 #: Rows in one transaction. Writers of a backend wait meanwhile: some 50 ms.
 CHUNK = 2000
 
-#: Pages that are given back in one transaction
-PAGES = 1000
-
 #: Seconds between two transactions, at least; SQLite's writers look again whether it is their turn, and do not queue up
 PAUSE = 0.01
 
@@ -95,28 +92,6 @@ def prune(database: Database, before: str, report: Report = lambda done, total: 
                     _let_others(begun)
     report(len(ids), len(ids))
     return deleted
-
-
-def give_back(database: Database, report: Report = lambda done, total: None) -> bool:
-    """Makes the file as small as what is in it. Whether that could be done.
-
-    A file that was made by an early version of this package is written anew for it, which cannot be done beside a
-    backend.
-
-    Raises:
-        DatabaseUnusable: there is not enough room on the disk to write it anew.
-    """
-    if not database.shrinks():
-        return database.rewrite()
-    # what others delete meanwhile is not waited for
-    total = database.free_pages()
-    for done in range(0, total, PAGES):
-        report(done, total)
-        begun = time.monotonic()
-        database.shrink(PAGES)
-        _let_others(begun)
-    database.checkpoint()
-    return True
 
 
 def _let_others(begun: float) -> None:

@@ -6,8 +6,8 @@ from typing import Any, Callable, Dict, List
 from sqlalchemy import Connection, func, select
 
 from . import tables
-from .database import Row, Transaction
 from .rules import task_runs
+from .transaction import Row, Transaction
 
 
 def hello(connection: Connection) -> str:

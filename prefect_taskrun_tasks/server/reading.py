@@ -6,15 +6,19 @@ that it selects, however many rows there are.
 """
 
 import operator
+import re
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    Float,
     FromClause,
     Table,
     Text,
     and_,
+    cast,
+    collate,
     false,
     func,
     literal,
@@ -22,12 +26,12 @@ from sqlalchemy import (
     or_,
     select,
     true,
-    type_coerce,
 )
 
 from . import jsonb, tables
 from .document import Selection
 from .errors import Refused
+from .in_both import InBoth
 
 Shaped = Dict[str, Any]
 
@@ -73,6 +77,17 @@ def _by_order(compare: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     return lambda column, value: compare(column, literal(value, column.type))
 
 
+def _ilike(column: Any, pattern: str) -> Any:
+    if re.search(r"(?<!\\)(\\\\)*\\$", pattern):
+        # an escape with nothing behind it: PostgreSQL refuses it
+        return false()
+    return InBoth(
+        column.ilike(pattern, escape="\\"),
+        # its columns know only the capitals of English
+        collate(column, "default").ilike(collate(literal(pattern, column.type), "default"), escape="\\"),
+    )
+
+
 #: Comparison operators by name; each is called with a column and the value compared with
 COMPARISONS: Dict[str, Callable[[Any, Any], Any]] = {
     "_eq": operator.eq,
@@ -85,12 +100,17 @@ COMPARISONS: Dict[str, Callable[[Any, Any], Any]] = {
     "_nin": lambda column, values: column.not_in(values),
     "_contains": jsonb.contains,
     "_has_keys_any": jsonb.has_keys_any,
-    "_ilike": lambda column, pattern: column.ilike(pattern, escape="\\"),
+    "_ilike": _ilike,
     "_is_null": lambda column, null: column.is_(None) if null else column.is_not(None),
 }
 
 #: What can be computed of a column, besides how often it is there
-AGGREGATES: Dict[str, Callable[[Any], Any]] = {"max": func.max, "min": func.min, "sum": func.sum, "avg": func.avg}
+AGGREGATES: Dict[str, Callable[[Any], Any]] = {
+    "max": func.max,
+    "min": func.min,
+    "sum": func.sum,
+    "avg": lambda column: cast(func.avg(column), Float),
+}
 
 
 def condition(source: FromClause, table: Table, where: Optional[Shaped]) -> "ColumnElement[bool]":
@@ -312,9 +332,9 @@ def _count(source: FromClause, arguments: Shaped) -> "ColumnElement[int]":
         return func.count()
     # PostgreSQL counts rows in which none of the columns is null; so does this, joined by a character that
     # cannot be in them
-    value: Any = columns[0] if len(columns) == 1 else type_coerce(columns[0], Text)
+    value: Any = columns[0] if len(columns) == 1 else cast(columns[0], Text)
     for column in columns[1:]:
-        value = value.concat("\x1f").concat(type_coerce(column, Text))
+        value = value.concat("\x1f").concat(cast(column, Text))
     return func.count(value.distinct() if arguments.get("distinct") else value)
 
 

@@ -15,8 +15,9 @@ from sqlalchemy import Select, select
 
 from . import tables
 from .clock import ago
-from .database import Database, Row, Transaction
+from .database import Database
 from .rules import logs, schedules, states
+from .transaction import Row, Transaction
 
 logger = logging.getLogger(__name__)
 

@@ -12,11 +12,11 @@ from sqlalchemy import (
     JSON,
     Boolean,
     Column,
+    Dialect,
     ForeignKey,
     Index,
     Integer,
     MetaData,
-    String,
     Table,
     Text,
     TypeDecorator,
@@ -24,34 +24,53 @@ from sqlalchemy import (
     func,
     literal_column,
 )
+from sqlalchemy.dialects.postgresql import JSONB
 
 from .clock import now
 
 
-class Words(TypeDecorator[str]):
-    """Text that people or programs wrote.
-
-    Python reads undecodable bytes, of file names and of output, as halves of surrogate pairs. SQLite refuses those,
-    and a log with one in it would be sent again for ever, so they are kept as question marks.
-    """
+class Characters(TypeDecorator[str]):
+    """Text that is compared and ordered by the numbers of its characters, in every database."""
 
     impl = Text
     cache_ok = True
 
-    def process_bind_param(self, value: Optional[str], dialect: Any) -> Optional[str]:
+    def load_dialect_impl(self, dialect: Dialect) -> Any:
+        return dialect.type_descriptor(Text(collation="C" if dialect.name == "postgresql" else None))
+
+
+class Words(Characters):
+    """Text that people or programs wrote.
+
+    Python reads undecodable bytes, of file names and of output, as halves of surrogate pairs. Databases refuse those,
+    PostgreSQL the character 0 too, and a log with one in it would be sent again for ever, so they are kept as question
+    marks.
+    """
+
+    cache_ok = True
+
+    def process_bind_param(self, value: Optional[str], dialect: Dialect) -> Optional[str]:
+        if value is not None and dialect.name == "postgresql":
+            value = value.replace("\0", "?")
         return None if value is None else value.encode("utf-8", "replace").decode()
 
 
-class Uuid(String):
+class Uuid(Characters):
     """A UUID as its lower-case hyphenated text."""
 
+    cache_ok = True
 
-class Timestamp(String):
+
+class Timestamp(Characters):
     """An instant in the form of `clock.instant`."""
 
+    cache_ok = True
 
-class Interval(String):
+
+class Interval(Characters):
     """A duration as ``HH:MM:SS``."""
+
+    cache_ok = True
 
 
 metadata = MetaData()
@@ -89,7 +108,8 @@ def tenant_id(reverse: Optional[str] = None, hidden: bool = False) -> "Column[An
 
 
 def json(name: str, default: Any = None) -> "Column[Any]":
-    return Column(name, JSON(none_as_null=True), nullable=default is None, default=default)
+    kind = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
+    return Column(name, kind, nullable=default is None, default=default)
 
 
 def flag(name: str) -> "Column[Any]":
@@ -346,11 +366,17 @@ Index("ix_task_run_map_index", task_run.c.flow_run_id, task_run.c.map_index)
 Index("ix_task_run_started", task_run.c.flow_run_id, task_run.c.start_time, task_run.c.id)
 # counted by state, and asked for by it
 Index("ix_task_run_states", task_run.c.flow_run_id, task_run.c.state)
-# children are looked for by their parent, which their context names; `reading` writes the place the same way
+# children are looked for by their parent, which their context names; `jsonb` writes the place the same way
 Index(
     "ix_flow_run_parent",
     func.json_extract(flow_run.c.context, literal_column("""'$."prefect_taskrun_tasks"."parent_flow_run_id"'""")),
-)
+).ddl_if(dialect="sqlite")
+Index(
+    "ix_flow_run_context",
+    flow_run.c.context,
+    postgresql_using="gin",
+    postgresql_ops={"context": "jsonb_path_ops"},
+).ddl_if(dialect="postgresql")
 # who follows runs and logs asks for what has changed
 Index("ix_flow_run_updated", flow_run.c.updated, flow_run.c.id)
 Index("ix_task_run_updated", task_run.c.flow_run_id, task_run.c.updated, task_run.c.id)

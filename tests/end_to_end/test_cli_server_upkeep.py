@@ -14,8 +14,9 @@ from processes import ended
 from prefect_taskrun_tasks.cli import main
 from prefect_taskrun_tasks.server import Backend, pruning, tables
 from prefect_taskrun_tasks.server.clock import ago
-from prefect_taskrun_tasks.server.database import SCHEMA_VERSION, Database
+from prefect_taskrun_tasks.server.database import Database
 from prefect_taskrun_tasks.server.rules import flow_runs, flows, logs, states, tenants
+from prefect_taskrun_tasks.server.sqlite_file import SqliteFile
 
 DAY = 86400
 
@@ -156,8 +157,9 @@ def _is_named(tmp_path: Path, command: List[str], kind: str) -> None:
     elif kind != "missing":
         Database(f"sqlite:///{file}").close() if kind == "newer" else None
         with sqlite3.connect(file) as connection:
-            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1 if kind == 'newer' else 0}")
             connection.execute("CREATE TABLE other (x)")
+            if kind == "newer":
+                connection.execute("UPDATE prefect_taskrun_version SET version_num = '9999'")
     code, output, errors = server(*command, "--database-url", f"sqlite:///{file}")
     assert (code, output) == (1, "")
     (line,) = errors.splitlines()
@@ -187,12 +189,14 @@ def test_progress_is_told_of_what_takes_its_time(capsys: "pytest.CaptureFixture[
     assert told.out == ""
 
 
-@pytest.mark.parametrize("part", ["prune", "give_back"])
-def test_a_database_that_fails_half_way_is_told_in_one_line(file: Path, monkeypatch: Any, part: str) -> None:
+@pytest.mark.parametrize(("owner", "part"), [(pruning, "prune"), (SqliteFile, "give_back")])
+def test_a_database_that_fails_half_way_is_told_in_one_line(
+    file: Path, monkeypatch: Any, owner: Any, part: str
+) -> None:
     def fail(*arguments: Any) -> Any:
         raise sqlite3.OperationalError("database or disk is full")
 
-    monkeypatch.setattr(pruning, part, fail)
+    monkeypatch.setattr(owner, part, fail)
     command = ["server", "prune", "--older-than", "30d", "--database-url", f"sqlite:///{file}"]
     result = CliRunner().invoke(main, command)
     assert result.exit_code == 1

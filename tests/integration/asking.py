@@ -2,7 +2,6 @@
 
 import json
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional
 
 from sqlalchemy import event
@@ -93,9 +92,9 @@ class Caller:
 
 
 @contextmanager
-def caller(directory: Path) -> Iterator[Caller]:
-    """A caller of an API on a new database."""
-    database = Database(f"sqlite:///{directory / 'asked.db'}")
+def caller(database_url: str) -> Iterator[Caller]:
+    """A caller of an API on a database."""
+    database = Database(database_url)
     yield Caller(database)
     database.close()
 
@@ -106,9 +105,9 @@ def statements(database: Database) -> Iterator[List[str]]:
     sent: List[str] = []
 
     def note(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
-        if not statement.startswith(("BEGIN", "PRAGMA")):
+        if not statement.startswith(("BEGIN", "PRAGMA", "SET")):
             sent.append(statement)
 
-    event.listen(database._engine, "before_cursor_execute", note)
+    event.listen(database.store.engine, "before_cursor_execute", note)
     yield sent
-    event.remove(database._engine, "before_cursor_execute", note)
+    event.remove(database.store.engine, "before_cursor_execute", note)

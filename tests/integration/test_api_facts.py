@@ -1,6 +1,5 @@
 """Queries that are not tables: states, the children of a mapped task run, what the backend says of itself."""
 
-from pathlib import Path
 from typing import Any, Iterator
 
 import prefect
@@ -11,8 +10,8 @@ CHILDREN = "query($id: UUID!) { mapped_children(task_run_id: $id) { min_start_ti
 
 
 @pytest.fixture
-def api(tmp_path: Path) -> Iterator[Caller]:
-    with caller(tmp_path) as api:
+def api(database_url: str) -> Iterator[Caller]:
+    with caller(database_url) as api:
         yield api
 
 

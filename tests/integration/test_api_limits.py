@@ -1,7 +1,6 @@
 """What one request may ask for, and how it is told that it has asked for more."""
 
 import time
-from pathlib import Path
 from typing import Any, Iterator
 
 import graphql
@@ -13,8 +12,8 @@ from prefect_taskrun_tasks.server.limits import Limits
 
 
 @pytest.fixture
-def api(tmp_path: Path) -> Iterator[Caller]:
-    with caller(tmp_path) as api:
+def api(database_url: str) -> Iterator[Caller]:
+    with caller(database_url) as api:
         yield api
 
 

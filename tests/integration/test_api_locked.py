@@ -10,7 +10,7 @@ import pytest
 import requests
 from conftest import eventually
 
-from prefect_taskrun_tasks.server import Backend, database
+from prefect_taskrun_tasks.server import Backend, sqlite_file
 
 #: Writes at once
 WRITES = 6
@@ -59,10 +59,10 @@ def test_writes_to_a_locked_file_are_errors_and_reading_goes_on(
 ) -> None:
     create_project(backend, "before")
     # each by itself would wait for as long, all of them longer than a caller does
-    monkeypatch.setattr(database, "PATIENCE", 3.0)
-    backend._database._patience = 3.0
+    monkeypatch.setattr(sqlite_file, "PATIENCE", 3.0)
+    backend._database.store._patience = 3.0
     with ThreadPoolExecutor(WRITES) as callers:
-        with locked(backend._database.path):
+        with locked(backend._database.store.path):
             writing = [callers.submit(create_project, backend, f"meanwhile {number}") for number in range(WRITES)]
             while not all(each.done() for each in writing):
                 assert projects(backend) == (200, {"data": {"project": [{"name": "before"}]}})
@@ -77,8 +77,8 @@ def test_writes_to_a_locked_file_are_errors_and_reading_goes_on(
 
 def test_a_write_waits_for_another_program_that_is_done_soon(backend: Backend) -> None:
     with ThreadPoolExecutor(1) as callers:
-        with locked(backend._database.path):
+        with locked(backend._database.store.path):
             writing = callers.submit(create_project, backend, "patient")
-            eventually(backend._database._writer.locked)
+            eventually(backend._database.store._writer.locked)
             assert not writing.done()
         assert "errors" not in writing.result()[1]

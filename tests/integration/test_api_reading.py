@@ -1,6 +1,5 @@
 """Reads, as Hasura answers them: operators, nulls, order, paging, relationships, aggregates."""
 
-from pathlib import Path
 from typing import Any, Dict, Iterator, List
 
 import pytest
@@ -8,8 +7,8 @@ from asking import Caller, caller, statements
 
 
 @pytest.fixture
-def api(tmp_path: Path) -> Iterator[Caller]:
-    with caller(tmp_path) as api:
+def api(database_url: str) -> Iterator[Caller]:
+    with caller(database_url) as api:
         yield api
 
 

@@ -1,6 +1,5 @@
 """Walks over the tasks of a flow, as the dialogs ask for them that restart a flow run."""
 
-from pathlib import Path
 from typing import Any, Dict, Iterator, List
 
 import pytest
@@ -11,8 +10,8 @@ EDGES = ["ab", "ac", "bd", "cd", "de", "ae"]
 
 
 @pytest.fixture
-def api(tmp_path: Path) -> Iterator[Caller]:
-    with caller(tmp_path) as api:
+def api(database_url: str) -> Iterator[Caller]:
+    with caller(database_url) as api:
         edges = [{"upstream_task": up, "downstream_task": down} for up, down in EDGES]
         api.flow_id(tasks=list("abcdef"), edges=edges)
         yield api

@@ -1,7 +1,6 @@
 """The web UI of Prefect Server, page by page: requests of the kind that it sends, and what it must get."""
 
 import json
-from pathlib import Path
 from typing import Any, Dict, Iterator, List
 
 import pytest
@@ -9,8 +8,8 @@ from asking import Caller, caller
 
 
 @pytest.fixture
-def api(tmp_path: Path) -> Iterator[Caller]:
-    with caller(tmp_path) as api:
+def api(database_url: str) -> Iterator[Caller]:
+    with caller(database_url) as api:
         api.headers.update({"x-prefect-ui": "true", "x-backend": "SERVER"})
         yield api
 

@@ -9,8 +9,8 @@ from typing import Dict, List, NamedTuple, Optional
 import flows
 from installation import Installation
 
-from prefect_taskrun_tasks.server.database import Row
 from prefect_taskrun_tasks.server.rules.states import FINISHED
+from prefect_taskrun_tasks.server.transaction import Row
 from prefect_taskrun_tasks.views import Lineage
 
 #: Seconds for a run on a machine that is busy with other things; alone it takes about ten

@@ -19,8 +19,8 @@ from sqlalchemy import select
 from prefect_taskrun_tasks.runner import AGENT_GRACE, settings
 from prefect_taskrun_tasks.server import Backend, services, tables
 from prefect_taskrun_tasks.server.clock import ago
-from prefect_taskrun_tasks.server.database import Row
 from prefect_taskrun_tasks.server.rules import flow_runs, states
+from prefect_taskrun_tasks.server.transaction import Row
 
 #: The share of requests of Prefect's own client that are hit: it pauses for two seconds when it is hit twice in a row
 RATE = 0.05

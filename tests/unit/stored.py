@@ -1,21 +1,21 @@
 """Flows and runs in a database, as the rules of the embedded backend store them, and what became of them."""
 
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Dict, Iterator, List, Sequence
 
 from sqlalchemy import Table, func, select
 
 from prefect_taskrun_tasks.server import tables
 from prefect_taskrun_tasks.server.clock import ago
-from prefect_taskrun_tasks.server.database import Database, Row, Transaction
+from prefect_taskrun_tasks.server.database import Database
 from prefect_taskrun_tasks.server.rules import flow_runs, flows, states, tenants
+from prefect_taskrun_tasks.server.transaction import Row, Transaction
 
 
 @contextmanager
-def transaction(directory: Path, **caller: Any) -> Iterator[Transaction]:
-    """A write transaction on a new database."""
-    database = Database(f"sqlite:///{directory / 'rules.db'}")
+def transaction(database_url: str, **caller: Any) -> Iterator[Transaction]:
+    """A write transaction."""
+    database = Database(database_url)
     with database.write(**caller) as tx:
         yield tx
     database.close()

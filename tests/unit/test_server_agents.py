@@ -1,20 +1,19 @@
 """Agents that are deleted, and their configs."""
 
-from pathlib import Path
 from typing import Any, Iterator
 
 import pytest
 import stored
 
 from prefect_taskrun_tasks.server import tables
-from prefect_taskrun_tasks.server.database import Transaction
 from prefect_taskrun_tasks.server.errors import Refused
 from prefect_taskrun_tasks.server.rules import agents
+from prefect_taskrun_tasks.server.transaction import Transaction
 
 
 @pytest.fixture
-def tx(tmp_path: Path) -> Iterator[Transaction]:
-    with stored.transaction(tmp_path) as tx:
+def tx(database_url: str) -> Iterator[Transaction]:
+    with stored.transaction(database_url) as tx:
         yield tx
 
 

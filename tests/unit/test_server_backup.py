@@ -9,8 +9,7 @@ from typing import Iterator, List, Tuple
 import pytest
 import stored
 
-from prefect_taskrun_tasks.server import backup as module
-from prefect_taskrun_tasks.server import tables
+from prefect_taskrun_tasks.server import sqlite_file, tables
 from prefect_taskrun_tasks.server.backup import BackupFailed, backup
 from prefect_taskrun_tasks.server.database import Database
 from prefect_taskrun_tasks.server.rules import logs, tenants
@@ -56,11 +55,11 @@ def test_a_copy_is_of_one_moment_while_others_write(
     database: Database, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each writes a project and a log, which a copy of several moments would tear apart, and none is waited for."""
-    monkeypatch.setattr(module, "PAGES", 1)
+    monkeypatch.setattr(sqlite_file, "PAGES", 1)
     with database.write() as tx:
         run_id = stored.flow_run_id(tx)
         logs.write_run_logs(tx, [{"flow_run_id": run_id, "message": "x" * 1000}] * 3000)
-    other = Database(f"sqlite:///{database.path}")
+    other = Database(f"sqlite:///{database.store.path}")
     steps: List[Tuple[int, int]] = []
 
     def write(done: int, total: int) -> None:
@@ -76,14 +75,14 @@ def test_a_copy_is_of_one_moment_while_others_write(
     # it was not begun anew
     assert [done for done, _ in steps] == sorted({done for done, _ in steps})
     assert projects(target) == ["project"]
-    assert len(projects(Path(database.path))) > 5
+    assert len(projects(Path(database.store.path))) > 5
     with sqlite3.connect(target) as copy:
         assert copy.execute("SELECT count(*) FROM log").fetchone() == (3000,)
         assert copy.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
 def test_writers_do_not_wait_for_a_copy(database: Database, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PAGES", 1)
+    monkeypatch.setattr(sqlite_file, "PAGES", 1)
     is_copying, may_end = threading.Event(), threading.Event()
 
     def wait(done: int, total: int) -> None:
@@ -112,11 +111,11 @@ def test_a_file_that_is_there_stays_unless_it_may_be_overwritten(database: Datab
 def test_the_database_itself_is_never_overwritten(database: Database, tmp_path: Path) -> None:
     create(database, "kept")
     link = tmp_path / "link.db"
-    link.symlink_to(database.path)
-    for file in (Path(database.path), link):
+    link.symlink_to(database.store.path)
+    for file in (Path(database.store.path), link):
         with pytest.raises(BackupFailed, match="the database itself"):
             backup(database, file, overwrite=True)
-    assert projects(Path(database.path)) == ["kept"]
+    assert projects(Path(database.store.path)) == ["kept"]
 
 
 def test_a_database_in_use_is_not_overwritten(database: Database, target: Path) -> None:
@@ -132,7 +131,7 @@ def test_a_database_in_use_is_not_overwritten(database: Database, target: Path) 
 def test_a_copy_that_fails_half_way_leaves_nothing(
     database: Database, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "PAGES", 1)
+    monkeypatch.setattr(sqlite_file, "PAGES", 1)
     target.write_text("precious")
 
     def fail(done: int, total: int) -> None:

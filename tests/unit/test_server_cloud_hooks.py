@@ -1,23 +1,22 @@
 """Cloud hooks: which are told of what, and the messages that some leave."""
 
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Dict, Iterator, List
 
 import pytest
 import stored
 
 from prefect_taskrun_tasks.server import services, tables
-from prefect_taskrun_tasks.server.database import Transaction
 from prefect_taskrun_tasks.server.errors import Refused
 from prefect_taskrun_tasks.server.rules import cloud_hooks, flow_runs, messages, schedules, tenants
+from prefect_taskrun_tasks.server.transaction import Transaction
 
 URL = {"url": "http://127.0.0.1:9/hook"}
 
 
 @pytest.fixture
-def tx(tmp_path: Path) -> Iterator[Transaction]:
-    with stored.transaction(tmp_path) as tx:
+def tx(database_url: str) -> Iterator[Transaction]:
+    with stored.transaction(database_url) as tx:
         yield tx
 
 

@@ -1,20 +1,19 @@
 """Flow groups and flows that are changed from outside: settings, descriptions, projects, schedules, deletion."""
 
-from pathlib import Path
 from typing import Any, Dict, Iterator
 
 import pytest
 import stored
 
 from prefect_taskrun_tasks.server import services, tables
-from prefect_taskrun_tasks.server.database import Row, Transaction
 from prefect_taskrun_tasks.server.errors import Refused
 from prefect_taskrun_tasks.server.rules import flow_groups, flow_runs, flows, schedules, task_runs, tenants
+from prefect_taskrun_tasks.server.transaction import Row, Transaction
 
 
 @pytest.fixture
-def tx(tmp_path: Path) -> Iterator[Transaction]:
-    with stored.transaction(tmp_path) as tx:
+def tx(database_url: str) -> Iterator[Transaction]:
+    with stored.transaction(database_url) as tx:
         yield tx
 
 

@@ -1,6 +1,5 @@
 """Flow runs: what they are created with, once per key, and their task runs."""
 
-from pathlib import Path
 from typing import Any, Dict, Iterator, Optional
 
 import pytest
@@ -8,14 +7,14 @@ import stored
 
 from prefect_taskrun_tasks.server import tables
 from prefect_taskrun_tasks.server.clock import ago
-from prefect_taskrun_tasks.server.database import Transaction
 from prefect_taskrun_tasks.server.errors import Refused
 from prefect_taskrun_tasks.server.rules import flow_groups, flow_runs, flows, task_runs
+from prefect_taskrun_tasks.server.transaction import Transaction
 
 
 @pytest.fixture
-def tx(tmp_path: Path) -> Iterator[Transaction]:
-    with stored.transaction(tmp_path) as tx:
+def tx(database_url: str) -> Iterator[Transaction]:
+    with stored.transaction(database_url) as tx:
         yield tx
 
 

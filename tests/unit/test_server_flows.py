@@ -3,7 +3,6 @@
 import base64
 import gzip
 import json
-from pathlib import Path
 from typing import Any, Dict, Iterator
 
 import pendulum
@@ -15,14 +14,14 @@ from prefect.serialization.schedule import ScheduleSchema
 
 from prefect_taskrun_tasks.server import tables
 from prefect_taskrun_tasks.server.clock import moment
-from prefect_taskrun_tasks.server.database import Row, Transaction
 from prefect_taskrun_tasks.server.errors import Refused
 from prefect_taskrun_tasks.server.rules import flow_groups, flows, schedules, tenants
+from prefect_taskrun_tasks.server.transaction import Row, Transaction
 
 
 @pytest.fixture
-def tx(tmp_path: Path) -> Iterator[Transaction]:
-    with stored.transaction(tmp_path) as tx:
+def tx(database_url: str) -> Iterator[Transaction]:
+    with stored.transaction(database_url) as tx:
         yield tx
 
 

@@ -1,6 +1,5 @@
 """Agents, and which flow runs the queue gives them."""
 
-from pathlib import Path
 from typing import Any, Iterator, List
 
 import pytest
@@ -8,14 +7,14 @@ import stored
 
 from prefect_taskrun_tasks.server import tables
 from prefect_taskrun_tasks.server.clock import ago
-from prefect_taskrun_tasks.server.database import Transaction
 from prefect_taskrun_tasks.server.errors import Refused
 from prefect_taskrun_tasks.server.rules import agents, states, tenants
+from prefect_taskrun_tasks.server.transaction import Transaction
 
 
 @pytest.fixture
-def tx(tmp_path: Path) -> Iterator[Transaction]:
-    with stored.transaction(tmp_path, core_version="1.4.1") as tx:
+def tx(database_url: str) -> Iterator[Transaction]:
+    with stored.transaction(database_url, core_version="1.4.1") as tx:
         yield tx
 
 

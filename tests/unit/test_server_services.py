@@ -12,15 +12,16 @@ from prefect.serialization.schedule import ScheduleSchema
 
 from prefect_taskrun_tasks.server import services, tables
 from prefect_taskrun_tasks.server.clock import ago
-from prefect_taskrun_tasks.server.database import Database, Transaction
+from prefect_taskrun_tasks.server.database import Database
 from prefect_taskrun_tasks.server.rules import flows
+from prefect_taskrun_tasks.server.transaction import Transaction
 
 SILENCE = services.HEARTBEAT_TIMEOUT + 1
 
 
 @pytest.fixture
-def tx(tmp_path: Path) -> Iterator[Transaction]:
-    with stored.transaction(tmp_path) as tx:
+def tx(database_url: str) -> Iterator[Transaction]:
+    with stored.transaction(database_url) as tx:
         yield tx
 
 

@@ -1,6 +1,5 @@
 """What a state does to its run, and which states are refused."""
 
-from pathlib import Path
 from typing import Any, Iterator, List
 
 import pendulum
@@ -26,16 +25,16 @@ from sqlalchemy import event
 
 from prefect_taskrun_tasks.server import tables
 from prefect_taskrun_tasks.server.clock import ago
-from prefect_taskrun_tasks.server.database import Transaction
 from prefect_taskrun_tasks.server.errors import Refused
 from prefect_taskrun_tasks.server.rules import agents, states
+from prefect_taskrun_tasks.server.transaction import Transaction
 
 START = "2031-01-01T00:00:00.000000+00:00"
 
 
 @pytest.fixture
-def tx(tmp_path: Path) -> Iterator[Transaction]:
-    with stored.transaction(tmp_path) as tx:
+def tx(database_url: str) -> Iterator[Transaction]:
+    with stored.transaction(database_url) as tx:
         yield tx
 
 
@@ -178,7 +177,8 @@ def test_a_null_result_is_left_out(tx: Transaction, run_id: str) -> None:
 
 def test_a_message_of_any_characters_is_stored(tx: Transaction, run_id: str) -> None:
     stored.set_state(tx, run_id, "Failed", message="no file 'caf\udce9' 👋 \x00")
-    assert stored.flow_run(tx, run_id)["state_message"] == "no file 'caf?' 👋 \x00"
+    # the character 0 may be kept or not
+    assert stored.flow_run(tx, run_id)["state_message"].replace("\0", "?") == "no file 'caf?' 👋 ?"
 
 
 @pytest.mark.parametrize(

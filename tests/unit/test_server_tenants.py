@@ -1,20 +1,19 @@
 """Tenants and projects that are changed, and what is left alone then."""
 
-from pathlib import Path
 from typing import Any, Iterator
 
 import pytest
 import stored
 
 from prefect_taskrun_tasks.server import tables
-from prefect_taskrun_tasks.server.database import Transaction
 from prefect_taskrun_tasks.server.errors import Refused
 from prefect_taskrun_tasks.server.rules import tenants
+from prefect_taskrun_tasks.server.transaction import Transaction
 
 
 @pytest.fixture
-def tx(tmp_path: Path) -> Iterator[Transaction]:
-    with stored.transaction(tmp_path) as tx:
+def tx(database_url: str) -> Iterator[Transaction]:
+    with stored.transaction(database_url) as tx:
         yield tx
 
 

@@ -34,7 +34,7 @@ def backup(file: Path, database_url: str, force: bool) -> None:
 
     try:
         database = Database(database_url, must_exist=True)
-        copy(database, file, overwrite=force, report=Progress("Pages copied"))
+        copy(database, file, overwrite=force, report=Progress("Parts copied"))
         database.close()
     except (BackupFailed, DatabaseUnusable) as error:
         raise click.ClickException(str(error)) from error

@@ -57,7 +57,8 @@ def prune(older_than: timedelta, database_url: str, dry_run: bool) -> None:
 
         from ...server import DatabaseUnusable, pruning
         from ...server.clock import ago
-        from ...server.database import Database, NotStored
+        from ...server.database import Database
+        from ...server.errors import NotStored
 
     try:
         database = Database(database_url, must_exist=True)
@@ -66,14 +67,14 @@ def prune(older_than: timedelta, database_url: str, dry_run: bool) -> None:
             with database.read() as connection:
                 click.echo(f"Would delete {_told(pruning.count(connection, before))}, ended before {before}.")
             return
-        space = database.size()
+        space = database.store.size()
         click.echo(f"Deleted {_told(pruning.prune(database, before, Progress('Flow runs')))}, ended before {before}.")
-        if not pruning.give_back(database, Progress("Pages given back")):
+        if not database.store.give_back(Progress("Pages given back")):
             click.echo(
                 "The file keeps its size, as a backend has it that was made by an early version: what is free in it is "
                 "used again. To make it smaller, stop the backend and prune again."
             )
-        click.echo(f"The database has {size(database.size())}, before it had {size(space)}.")
+        click.echo(f"The database has {size(database.store.size())}, before it had {size(space)}.")
         database.close()
     except DatabaseUnusable as error:
         raise click.ClickException(str(error)) from error

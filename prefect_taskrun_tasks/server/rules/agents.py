@@ -6,8 +6,8 @@ from sqlalchemy import and_, or_, select
 
 from .. import tables
 from ..clock import ago, now
-from ..database import Row, Transaction
 from ..errors import Refused
+from ..transaction import Row, Transaction
 from .states import SCHEDULED
 
 #: Flow runs in one answer of the queue

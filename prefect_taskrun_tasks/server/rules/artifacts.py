@@ -4,8 +4,8 @@ import json
 from typing import Any, Optional
 
 from .. import tables
-from ..database import Row, Transaction
 from ..errors import Refused
+from ..transaction import Row, Transaction
 
 #: Bytes of JSON
 LARGEST_ARTIFACT = 1_000_000

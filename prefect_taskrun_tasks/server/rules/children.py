@@ -5,7 +5,7 @@ from typing import List
 from sqlalchemy import select
 
 from .. import tables
-from ..database import Row, Transaction
+from ..transaction import Row, Transaction
 
 #: Where a child's context says whose child it is: what this package's `create_flow_run` writes
 LINEAGE = "prefect_taskrun_tasks"

@@ -6,8 +6,8 @@ from sqlalchemy import select
 
 from .. import tables
 from ..clock import now
-from ..database import Call, Row, Transaction
 from ..errors import Refused
+from ..transaction import Call, Row, Transaction
 from . import events, states
 
 #: Type of a hook -> what its config must say

@@ -6,7 +6,7 @@ from sqlalchemy import or_, select
 
 from .. import tables
 from ..clock import now
-from ..database import Call, Row, Transaction
+from ..transaction import Call, Row, Transaction
 
 Event = Dict[str, Any]
 

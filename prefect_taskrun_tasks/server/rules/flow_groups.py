@@ -3,8 +3,8 @@
 from typing import Any, List, Optional
 
 from .. import tables
-from ..database import Row, Transaction
 from ..errors import Refused
+from ..transaction import Row, Transaction
 
 
 def update(tx: Transaction, flow_group_id: str, **values: Any) -> Row:

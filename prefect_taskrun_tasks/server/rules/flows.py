@@ -9,8 +9,8 @@ from typing import Any, Dict, List, Optional, Tuple
 from sqlalchemy import func, select
 
 from .. import strict_json, tables
-from ..database import Row, Transaction
 from ..errors import Refused
+from ..transaction import Row, Transaction
 from . import schedules, states
 
 logger = logging.getLogger(__name__)

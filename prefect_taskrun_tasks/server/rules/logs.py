@@ -6,7 +6,7 @@ from sqlalchemy import select
 
 from .. import tables
 from ..clock import now
-from ..database import Row, Transaction
+from ..transaction import Row, Transaction
 
 
 def write_run_logs(tx: Transaction, logs: List[Dict[str, Any]]) -> Row:

@@ -1,7 +1,7 @@
 """Messages: what cloud hooks leave for who looks at a web UI."""
 
 from .. import tables
-from ..database import Row, Transaction
+from ..transaction import Row, Transaction
 
 
 def mark_message_as_read(tx: Transaction, message_id: str) -> Row:

@@ -8,8 +8,8 @@ from sqlalchemy import func, select
 
 from .. import tables
 from ..clock import instant, moment, now
-from ..database import Row, Transaction
 from ..errors import Refused
+from ..transaction import Row, Transaction
 from . import flow_groups
 from .flow_runs import create_flow_run
 

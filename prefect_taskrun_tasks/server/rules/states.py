@@ -8,8 +8,8 @@ from sqlalchemy import Table, bindparam, func, select
 
 from .. import tables
 from ..clock import ago, normal, now
-from ..database import Row, Transaction
 from ..errors import Refused
+from ..transaction import Row, Transaction
 from . import children, events
 
 State = Dict[str, Any]

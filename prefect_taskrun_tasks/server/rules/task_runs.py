@@ -6,8 +6,8 @@ from sqlalchemy import select
 
 from .. import tables
 from ..clock import now
-from ..database import Row, Transaction
 from ..errors import Refused
+from ..transaction import Row, Transaction
 from . import states
 
 

@@ -6,8 +6,8 @@ from slugify import slugify
 from sqlalchemy import Table, select
 
 from .. import tables
-from ..database import Row, Transaction
 from ..errors import Refused
+from ..transaction import Row, Transaction
 
 #: The client takes exactly this text for "exists already, look its id up"
 UNIQUENESS_VIOLATION = "Uniqueness violation."

@@ -1,0 +1,187 @@
+"""The database in a PostgreSQL server: one writer at a time there too, whichever backend it belongs to."""
+
+import json
+import math
+import os
+import re
+import subprocess
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, Optional
+
+from sqlalchemy import URL, Connection, create_engine, event
+from sqlalchemy.exc import DBAPIError
+
+from . import tables
+from .errors import DatabaseUnusable, TookTooLong
+
+#: Seconds to wait for a connection, for the writer before this one, and for a writer of whom nothing is heard any more
+PATIENCE = 10
+
+#: What the lock of the writer is called; within one database, locks are numbers
+WRITER = 0x70746B74
+
+#: What keeps a transaction from being stored, by SQLSTATE or its class
+HINDRANCES = {
+    "": "its server cannot be reached",
+    "08": "its server cannot be reached",
+    "25006": "it may only be read",
+    "25P03": "nothing was heard of the transaction for too long",
+    "53": "its server lacks room, memory or connections",
+    "55": "it is locked",
+    "57": "its server is stopping or starting",
+    "58": "its server's disk fails",
+}
+
+#: SQLSTATE of a statement that took too long
+CANCELED = "57014"
+
+
+Report = Callable[[int, int], None]
+
+
+class PostgresqlServer:
+    """A database of a PostgreSQL server, by SQLAlchemy URL.
+
+    Several backends may use one. Their writers take turns, by a lock that the server gives back when one of them dies,
+    so that rules need not expect that somebody else writes while they are at work.
+
+    Args:
+        url: ``postgresql://user:password@host/database``.
+        connections: that are open at once, and are kept.
+
+    Raises:
+        DatabaseUnusable: there is no driver.
+    """
+
+    def __init__(self, url: URL, connections: int) -> None:
+        self._url = url
+        #: without the password
+        self.name = repr(url.render_as_string())
+        self.hint = "Is the server running, does the database exist, and may this user make tables in it?"
+        options: Dict[str, Any] = {
+            "connect_timeout": PATIENCE,
+            "application_name": "prefect-taskrun",
+            # a server that has vanished is noticed
+            "tcp_user_timeout": 3000 * PATIENCE,
+            **url.query,
+        }
+        try:
+            self.engine = create_engine(
+                url.set(drivername="postgresql+psycopg", query={}),
+                connect_args=options,
+                pool_size=connections,
+                max_overflow=4,
+                # a server that was started again is noticed before the connection is used
+                pool_pre_ping=True,
+                json_serializer=_json,
+            )
+        except ModuleNotFoundError as error:
+            raise DatabaseUnusable(
+                f"The database {self.name} needs {error.name}, which is not installed. Install it with:\n"
+                "    pip install 'prefect-taskrun-tasks[server,postgresql]'"
+            ) from error
+        event.listen(self.engine, "before_cursor_execute", _on_execute)
+
+    def is_ours(self, connection: Connection) -> bool:
+        return False
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A connection in a write transaction, the only one of all backends."""
+        with self.engine.connect() as connection, connection.begin():
+            connection.exec_driver_sql(
+                f"SET LOCAL lock_timeout = '{PATIENCE}s';"
+                f"SET LOCAL idle_in_transaction_session_timeout = '{3 * PATIENCE}s';"
+                f"SELECT pg_advisory_xact_lock({WRITER})"
+            )
+            yield connection
+
+    @contextmanager
+    def reading(self, until: float) -> Iterator[Connection]:
+        """A connection that sees one moment, until `time.monotonic` reads `until`."""
+        with self.engine.connect() as connection:
+            connection = connection.execution_options(
+                isolation_level="REPEATABLE READ", postgresql_readonly=True, until=until
+            )
+            try:
+                with connection.begin():
+                    if until < math.inf:
+                        left = max(1, int(1000 * (until - time.monotonic())))
+                        connection.exec_driver_sql(f"SET LOCAL statement_timeout = {left}")
+                    yield connection
+            except DBAPIError as error:
+                if _sqlstate(error) == CANCELED:
+                    raise TookTooLong from error
+                raise
+
+    def hindrance(self, error: DBAPIError) -> Optional[str]:
+        """What kept a transaction from being stored, if it was neither its own fault nor ours."""
+        code = _sqlstate(error)
+        return HINDRANCES.get(code, HINDRANCES.get(code[:2]))
+
+    def exists(self) -> bool:
+        return True
+
+    def size(self) -> int:
+        """Bytes on the server's disk."""
+        with self.engine.connect() as connection:
+            size: int = connection.exec_driver_sql("SELECT pg_database_size(current_database())").scalar_one()
+        return size
+
+    def give_back(self, report: Report = lambda done, total: None) -> bool:
+        """Does nothing: the server uses the space of what was deleted again, by itself."""
+        return True
+
+    def copy(self, file: str, report: Report) -> None:
+        """Copies all that is there at this moment into a file, with PostgreSQL's own program.
+
+        Raises:
+            DatabaseUnusable: there is no ``pg_dump``, or it has failed.
+        """
+        # a command line can be seen by everybody on this machine
+        url = self._url.set(drivername="postgresql", password=None).render_as_string()
+        secret = {"PGPASSWORD": self._url.password} if self._url.password else {}
+        command = ["pg_dump", "--verbose", "--format=custom", f"--file={file}", f"--dbname={url}"]
+        lines = []
+        try:
+            process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, **secret})
+        except FileNotFoundError as error:
+            raise DatabaseUnusable(
+                "A copy of a PostgreSQL database is made by pg_dump, which is not on the PATH (on Debian: apt-get "
+                "install postgresql-client)."
+            ) from error
+        with process:
+            assert process.stderr is not None
+            for line in process.stderr:
+                lines.append(line.strip())
+                report(sum("dumping contents of table" in each for each in lines), len(tables.metadata.tables))
+        if process.returncode:
+            raise DatabaseUnusable(f"pg_dump has failed: {' '.join(lines[-3:])}")
+
+    def is_in(self, file: Path) -> bool:
+        return False
+
+    def reserve(self) -> None:
+        """Does nothing: backends share a server."""
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def _sqlstate(error: DBAPIError) -> str:
+    """Of an error that the server has told; empty if it did not answer."""
+    return getattr(error.orig, "sqlstate", None) or ""
+
+
+def _on_execute(connection: Connection, *statement: Any) -> None:
+    # each statement has as long as all of them
+    if time.monotonic() > connection.get_execution_options().get("until", math.inf):
+        raise TookTooLong
+
+
+def _json(value: Any) -> str:
+    """JSON text as PostgreSQL takes it: without the character 0, and halves of surrogate pairs, as question marks."""
+    text = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace").decode()
+    return re.sub(r"(\\\\)|\\u0000", lambda found: found[1] or "?", text)

@@ -1,0 +1,83 @@
+"""One write transaction, as the rules see it."""
+
+from contextlib import contextmanager
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional
+
+from sqlalchemy import Connection, Table, select
+
+from . import tables
+
+Row = Mapping[str, Any]
+
+
+class Call(NamedTuple):
+    """Something that somebody outside wants to know."""
+
+    #: a row of `cloud_hook`
+    hook: Row
+    #: what has happened, as JSON
+    event: Dict[str, Any]
+
+
+class Transaction:
+    """What a rule works on: one write transaction, and who asked for it.
+
+    Args:
+        connection: an open SQLAlchemy connection.
+        agent_id: the agent that sent the request, from its ``X-PREFECT-AGENT-ID`` header.
+        core_version: the caller's Prefect version, from ``X-PREFECT-CORE-VERSION``.
+    """
+
+    def __init__(
+        self, connection: Connection, agent_id: Optional[str] = None, core_version: Optional[str] = None
+    ) -> None:
+        self.connection = connection
+        self.agent_id = agent_id
+        self.core_version = core_version
+        #: a run became ready for an agent: agents are told once the transaction is stored
+        self.queued = False
+        #: a flow run changed its state, or is gone: who waits for that is told
+        self.news = False
+        #: what cloud hooks are to be told once the transaction is stored
+        self.calls: List[Call] = []
+
+    @contextmanager
+    def attempt(self) -> Iterator[None]:
+        """Undoes what a block has done when it raises, and keeps what was done before it."""
+        calls = len(self.calls)
+        try:
+            with self.connection.begin_nested():
+                yield
+        except BaseException:
+            del self.calls[calls:]
+            raise
+
+    def rows(self, statement: Any) -> List[Row]:
+        return [dict(row) for row in self.connection.execute(statement).mappings()]
+
+    def row(self, statement: Any) -> Optional[Row]:
+        found = self.connection.execute(statement).mappings().first()
+        return None if found is None else dict(found)
+
+    def get(self, table: Table, id: str) -> Optional[Row]:
+        return self.row(select(table).where(table.c.id == id))
+
+    def insert(self, table: Table, **values: Any) -> str:
+        """Stores one row and returns its id."""
+        values.setdefault("id", tables.new_id())
+        self.connection.execute(table.insert().values(values))
+        return str(values["id"])
+
+    def insert_many(self, table: Table, rows: Iterable[Dict[str, Any]]) -> None:
+        rows = list(rows)
+        if rows:
+            self.connection.execute(table.insert(), rows)
+
+    def update(self, table: Table, *where: Any, **values: Any) -> int:
+        """Changes the rows that match and returns how many did."""
+        return self.connection.execute(table.update().where(*where).values(values)).rowcount
+
+    def delete(self, table: Table, *where: Any) -> int:
+        """Deletes the rows that match, and all that hangs on them; returns how many matched."""
+        self.news = True
+        return self.connection.execute(table.delete().where(*where)).rowcount

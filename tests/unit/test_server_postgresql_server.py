@@ -1,0 +1,138 @@
+"""PostgreSQL: who writes, what a caller is told when it fails, and what it refuses to keep."""
+
+import threading
+from time import monotonic
+from typing import Any, Iterator
+
+import pytest
+import stored
+from cluster import Cluster
+from sqlalchemy import func, select
+
+from prefect_taskrun_tasks.server import DatabaseUnusable, postgresql_server, tables
+from prefect_taskrun_tasks.server.database import Database
+from prefect_taskrun_tasks.server.errors import NotStored, TookTooLong
+from prefect_taskrun_tasks.server.rules import logs, tenants
+
+
+@pytest.fixture
+def url(cluster: Cluster) -> str:
+    return cluster.cleared_database()
+
+
+@pytest.fixture
+def database(url: str) -> Iterator[Database]:
+    database = Database(url)
+    yield database
+    database.close()
+
+
+def test_the_password_is_not_shown() -> None:
+    with pytest.raises(DatabaseUnusable, match="Is the server running") as caught:
+        Database("postgresql://user:secret@127.0.0.1:1/db")
+    assert "secret" not in str(caught.value)
+
+
+def test_a_database_that_is_not_there_is_named(url: str) -> None:
+    with pytest.raises(DatabaseUnusable, match=r"nowhere.*does the database exist"):
+        Database(url.rpartition("/")[0] + "/nowhere")
+
+
+def test_what_to_install_is_said_where_the_driver_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "psycopg", None)
+    with pytest.raises(DatabaseUnusable, match=r"pip install 'prefect-taskrun-tasks\[server,postgresql\]'"):
+        Database("postgresql://127.0.0.1/db")
+
+
+def test_a_writer_waits_for_another_and_not_for_ever(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgresql_server, "PATIENCE", 1)
+    first, second = Database(url), Database(url)
+    with first.write() as tx:
+        begun = monotonic()
+        with pytest.raises(NotStored, match="locked"), second.write():
+            pass
+        assert 0.9 < monotonic() - begun < 10
+        tenants.create_project(tx, stored.tenant_id(tx), "first")
+    with second.write() as tx:
+        assert stored.count(tx, tables.project) == 1
+    first.close()
+    second.close()
+
+
+def test_a_writer_that_is_heard_of_no_more_is_put_out(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one on a machine that has lost its network."""
+    monkeypatch.setattr(postgresql_server, "PATIENCE", 1)
+    first, second = Database(url), Database(url)
+
+    def hang() -> None:
+        with first.write() as tx:
+            tenants.create_project(tx, stored.tenant_id(tx), "of the one that hangs")
+            hanging.set()
+            assert over.wait(60)
+            tx.rows(select(tables.project))
+
+    hanging, over, failed = threading.Event(), threading.Event(), []
+
+    def run() -> None:
+        try:
+            hang()
+        except NotStored as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert hanging.wait(60)
+    # three times its patience
+    monkeypatch.setattr(postgresql_server, "PATIENCE", 30)
+    with second.write() as tx:
+        assert stored.count(tx, tables.project) == 0
+    over.set()
+    thread.join()
+    assert failed
+    first.close()
+    second.close()
+
+
+def test_a_server_that_is_started_again_is_used_again(tmp_path: Any) -> None:
+    with Cluster() as cluster:
+        database = Database(cluster.new_database())
+        with database.write() as tx:
+            stored.project_id(tx)
+        cluster.stop()
+        with pytest.raises(NotStored, match="cannot be reached"), database.write():
+            pass
+        with pytest.raises(DatabaseUnusable, match="cannot be read"):
+            database.check()
+        cluster.start()
+        database.check()
+        with database.write() as tx:
+            assert stored.count(tx, tables.project) == 1
+        database.close()
+
+
+def read_in_small_steps(database: Database) -> None:
+    with database.read(until=monotonic() + 0.3) as connection:
+        for _ in range(1000):
+            connection.execute(select(func.pg_sleep(0.01)))
+
+
+def test_reading_that_takes_too_long_is_ended(database: Database) -> None:
+    begun = monotonic()
+    with pytest.raises(TookTooLong), database.read(until=monotonic() + 0.5) as connection:
+        connection.execute(select(func.pg_sleep(30)))
+    with pytest.raises(TookTooLong):
+        read_in_small_steps(database)
+    assert monotonic() - begun < 10
+    # the connection is as good as new
+    with database.read() as connection:
+        connection.execute(select(func.pg_sleep(0.6)))
+
+
+def test_what_postgresql_refuses_in_text_and_json_is_kept_as_question_marks(database: Database) -> None:
+    message = "a\0b\udce9c \\u0000 ü"
+    with database.write() as tx:
+        run_id = stored.running(tx, parameters={"x": message, "y\0": [message]})
+        logs.write_run_logs(tx, [{"flow_run_id": run_id, "message": message}])
+        kept = "a?b?c \\u0000 ü"
+        assert stored.rows(tx, tables.log)[0]["message"] == kept
+        assert stored.flow_run(tx, run_id)["parameters"] == {"x": kept, "y?": [kept]}

@@ -1,0 +1,101 @@
+"""The SQLite file: what is accepted, what it undoes by itself, and that a backend has it for itself."""
+
+import sqlite3
+from contextlib import suppress
+from pathlib import Path
+from typing import Callable, Iterator
+
+import pytest
+import stored
+from sqlalchemy import select
+
+from prefect_taskrun_tasks.server import DatabaseUnusable, tables
+from prefect_taskrun_tasks.server.database import Database
+from prefect_taskrun_tasks.server.errors import NotStored
+from prefect_taskrun_tasks.server.rules import tenants
+from prefect_taskrun_tasks.server.transaction import Transaction
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    database = Database(f"sqlite:///{tmp_path / 'prefect.db'}")
+    yield database
+    database.close()
+
+
+@pytest.mark.parametrize("url", ["mysql://host/db", "nonsense", "sqlite://", "sqlite:///:memory:", ""])
+def test_a_url_that_names_no_sqlite_file_is_refused(url: str) -> None:
+    with pytest.raises(DatabaseUnusable, match=r"sqlite:///prefect\.db"):
+        Database(url)
+
+
+def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) -> None:
+    file = tmp_path / "notes.txt"
+    file.write_text("not a database, but longer than the header of one " * 20)
+    before = file.read_bytes()
+    with pytest.raises(DatabaseUnusable, match=r"notes\.txt"):
+        Database(f"sqlite:///{file}")
+    assert file.read_bytes() == before
+
+
+def test_a_folder_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DatabaseUnusable, match="folder"):
+        Database(f"sqlite:///{tmp_path / 'nowhere' / 'prefect.db'}")
+
+
+def test_a_write_transaction_keeps_other_writers_out_from_its_beginning(tmp_path: Path) -> None:
+    """One that began to write only after it has read would be refused if another wrote in between."""
+    file = tmp_path / "prefect.db"
+    database = Database(f"sqlite:///{file}")
+    other = sqlite3.connect(file, timeout=0, isolation_level=None)
+    with database.write(), pytest.raises(sqlite3.OperationalError, match="locked"):
+        other.execute("BEGIN IMMEDIATE")
+    other.execute("BEGIN IMMEDIATE")
+    other.close()
+    database.close()
+
+
+def test_what_sqlite_has_undone_by_itself_is_not_taken_for_stored(database: Database) -> None:
+    """A rule that goes on without one of its parts must not lose all others, nor store what comes after it."""
+
+    def rule(tx: Transaction) -> None:
+        with suppress(Exception), tx.attempt():
+            _write_too_much(tx)
+        with suppress(Exception):
+            tenants.create_project(tx, stored.tenant_id(tx), "after")
+
+    _assert_not_stored(database, rule, "undone")
+
+
+def test_a_part_that_fails_for_want_of_room_undoes_all(database: Database) -> None:
+    _assert_not_stored(database, _write_too_much, "full")
+
+
+def _write_too_much(tx: Transaction) -> None:
+    project_id = stored.project_id(tx)
+    pages = tx.connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+    tx.connection.exec_driver_sql(f"PRAGMA max_page_count = {pages + 5}")
+    tx.update(tables.project, tables.project.c.id == project_id, description="x" * 1_000_000)
+
+
+def _assert_not_stored(database: Database, rule: Callable[[Transaction], None], reason: str) -> None:
+    def write() -> None:
+        with database.write() as tx:
+            tenants.create_project(tx, stored.tenant_id(tx), "first")
+            rule(tx)
+
+    with pytest.raises(NotStored, match=reason):
+        write()
+    with database.read() as connection:
+        assert connection.execute(select(tables.project)).all() == []
+
+
+def test_a_file_that_one_backend_has_is_refused_to_another_until_it_is_closed(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'prefect.db'}"
+    first, second = Database(url), Database(url)
+    first.reserve()
+    with pytest.raises(DatabaseUnusable, match="in use by another backend"):
+        second.reserve()
+    first.close()
+    second.reserve()
+    second.close()
