@@ -36,6 +36,9 @@ def eventually(condition: Callable[[], Any], seconds: float = 60) -> Any:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seed", type=int, default=1, help="of the faults in tests/soak (default: 1)")
+    kinds = ["sqlite", "postgresql"]
+    help = "where backends keep their data, in tests that are not about it (default: sqlite)"
+    parser.addoption("--database", choices=kinds, default="sqlite", help=help)
     parser.addoption("--rewrite-golden", action="store_true", help="rewrite tests/end_to_end/golden, to be looked at")
     parser.addoption("--faulted-runs", type=int, default=3, help="how many runs tests/soak has (default: 3)")
     parser.addoption("--kills", type=int, default=4, help="how often tests/soak kills the backend (default: 4)")
@@ -96,12 +99,19 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return f"sqlite:///{shutil.copy(request.getfixturevalue('new_file'), tmp_path / 'prefect.db')}"
 
 
+@pytest.fixture(scope="session")
+def new_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], str]:
+    """Gives URLs of empty databases, for backends of tests that are not about them, of the kind that was asked for."""
+    if request.config.getoption("--database") == "postgresql":
+        cluster: Cluster = request.getfixturevalue("cluster")
+        return cluster.new_database
+    return lambda: f"sqlite:///{tmp_path_factory.mktemp('backend') / 'prefect.db'}"
+
+
 @pytest.fixture
-def backend(tmp_path: Path) -> Iterator[Backend]:
+def backend(new_url: Callable[[], str]) -> Iterator[Backend]:
     """A backend without an agent, for this process's Prefect."""
-    with Backend(f"sqlite:///{tmp_path / 'prefect.db'}", port=0) as backend, set_temporary_config(
-        settings(backend.url)
-    ):
+    with Backend(new_url(), port=0) as backend, set_temporary_config(settings(backend.url)):
         yield backend
 
 

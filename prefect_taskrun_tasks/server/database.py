@@ -68,6 +68,8 @@ class Database:
             with self.store.writing() as connection:
                 tx = Transaction(connection, **caller)
                 yield tx
+                if tx.queued or tx.news:
+                    self.store.announce(connection, tx.queued, tx.news)
         except DBAPIError as error:
             hindrance = self.store.hindrance(error)
             if hindrance:
@@ -109,6 +111,10 @@ class Database:
             DatabaseUnusable: another backend has it.
         """
         self.store.reserve()
+
+    def listen(self, told: Callable[[bool, bool], None]) -> None:
+        """Calls `told` when another backend has stored something, with `Transaction.queued` and `Transaction.news`."""
+        self.store.listen(told)
 
     def close(self) -> None:
         self.store.close()

@@ -53,7 +53,7 @@ class Backend:
     """The embedded Prefect 1 backend.
 
     Args:
-        database_url: where to keep everything, such as ``sqlite:///prefect.db``.
+        database_url: where to keep everything, see `Database`, such as ``sqlite:///prefect.db``.
         host: address to listen on.
         port: port to listen on; 0 takes a free one.
         agent_addresses: ``--agent-address`` of agents to poke when a flow run is ready.
@@ -103,6 +103,8 @@ class Backend:
         except BaseException:
             self._socket.close()
             raise
+        #: where everything is, without a password
+        self.kept_in = self._database.store.name
         self._services = Services(self._database, {**INTERVALS, **(intervals or {})})
         #: the address to give to Prefect
         self.url = f"http://{host}:{self._socket.getsockname()[1]}"
@@ -129,6 +131,7 @@ class Backend:
             self._news.start()
             self._poker.start()
             self._services.start()
+            self._database.listen(self._told)
             yield
             self._services.stop()
             self._poker.stop()
@@ -155,11 +158,14 @@ class Backend:
         return Starlette(routes=routes, lifespan=lifespan, middleware=middleware)
 
     def _stored(self, tx: Transaction) -> None:
-        if tx.queued:
-            self._poker.poke()
-        if tx.news:
-            self._news.tell()
+        self._told(tx.queued, tx.news)
         self._teller.tell(tx.calls)
+
+    def _told(self, queued: bool, news: bool) -> None:
+        if queued:
+            self._poker.poke()
+        if news:
+            self._news.tell()
 
     async def _health(self, request: Request) -> Response:
         checked = asyncio.get_running_loop().run_in_executor(self._readers, self._database.check)

@@ -1,17 +1,20 @@
 """The database in a PostgreSQL server: one writer at a time there too, whichever backend it belongs to."""
 
 import json
+import logging
 import math
 import os
 import re
 import subprocess
+import threading
 import time
+import uuid
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, Optional
 
-from sqlalchemy import URL, Connection, create_engine, event
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import URL, Connection, create_engine, event, func, select
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from . import tables
 from .errors import DatabaseUnusable, TookTooLong
@@ -21,6 +24,9 @@ PATIENCE = 10
 
 #: What the lock of the writer is called; within one database, locks are numbers
 WRITER = 0x70746B74
+
+#: Where backends on one database tell each other what has happened, and seconds between two looks whether to go on
+CHANNEL, PULSE = "prefect_taskrun", 0.5
 
 #: What keeps a transaction from being stored, by SQLSTATE or its class
 HINDRANCES = {
@@ -37,6 +43,8 @@ HINDRANCES = {
 #: SQLSTATE of a statement that took too long
 CANCELED = "57014"
 
+
+logger = logging.getLogger(__name__)
 
 Report = Callable[[int, int], None]
 
@@ -57,7 +65,10 @@ class PostgresqlServer:
 
     def __init__(self, url: URL, connections: int) -> None:
         self._url = url
-        #: without the password
+        self._id = str(uuid.uuid4())
+        self._closed = threading.Event()
+        self._listener: Optional[threading.Thread] = None
+        #: for messages, without the password
         self.name = repr(url.render_as_string())
         self.hint = "Is the server running, does the database exist, and may this user make tables in it?"
         options: Dict[str, Any] = {
@@ -141,7 +152,7 @@ class PostgresqlServer:
             DatabaseUnusable: there is no ``pg_dump``, or it has failed.
         """
         # a command line can be seen by everybody on this machine
-        url = self._url.set(drivername="postgresql", password=None).render_as_string()
+        url = self._url._replace(drivername="postgresql", password=None).render_as_string()
         secret = {"PGPASSWORD": self._url.password} if self._url.password else {}
         command = ["pg_dump", "--verbose", "--format=custom", f"--file={file}", f"--dbname={url}"]
         lines = []
@@ -166,7 +177,39 @@ class PostgresqlServer:
     def reserve(self) -> None:
         """Does nothing: backends share a server."""
 
+    def announce(self, connection: Connection, queued: bool, news: bool) -> None:
+        """Tells the other backends, as soon as the transaction is stored."""
+        payload = json.dumps([self._id, queued, news])
+        connection.execute(select(func.pg_notify(CHANNEL, payload)))
+
+    def listen(self, told: Callable[[bool, bool], None]) -> None:
+        """Calls `told` with what other backends announce, from a thread of its own, until this is closed."""
+        self._listener = threading.Thread(target=self._listen, args=[told], name="listen", daemon=True)
+        self._listener.start()
+
+    def _listen(self, told: Callable[[bool, bool], None]) -> None:
+        while not self._closed.is_set():
+            try:
+                with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                    connection.exec_driver_sql(f"LISTEN {CHANNEL}")
+                    # there may have been something before
+                    told(True, True)
+                    server: Any = connection.connection.driver_connection
+                    while not self._closed.is_set():
+                        # returns at least that often, to see whether it is closed
+                        for each in server.notifies(timeout=PULSE):
+                            sender, queued, news = json.loads(each.payload)
+                            if sender != self._id:
+                                told(queued, news)
+                    connection.exec_driver_sql(f"UNLISTEN {CHANNEL}")
+            except (SQLAlchemyError, self.engine.dialect.loaded_dbapi.Error) as error:
+                logger.warning("Other backends are not heard of: %s", " ".join(str(error).split()))
+                self._closed.wait(PULSE)
+
     def close(self) -> None:
+        self._closed.set()
+        if self._listener:
+            self._listener.join()
         self.engine.dispose()
 
 

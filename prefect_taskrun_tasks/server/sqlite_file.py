@@ -62,6 +62,7 @@ class SqliteFile:
         self.path = os.path.realpath(str(url.database))
         if must_exist and not os.path.exists(self.path):
             raise DatabaseUnusable(f"There is no database {self.path!r}.")
+        #: for messages
         self.name = repr(self.path)
         self.hint = "Is it an SQLite file, in a folder that exists and may be written to?"
         self.engine = create_engine(url.set(database=self.path), pool_size=connections, max_overflow=4)
@@ -218,6 +219,12 @@ class SqliteFile:
                 f"The database {self.name} is in use by another backend. Stop that one, or name another file."
             ) from error
         self._lock = lock
+
+    def announce(self, connection: Connection, queued: bool, news: bool) -> None:
+        """Does nothing: no other backend uses the file."""
+
+    def listen(self, told: Callable[[bool, bool], None]) -> None:
+        """Does nothing: no other backend uses the file."""
 
     def close(self) -> None:
         self.engine.dispose()

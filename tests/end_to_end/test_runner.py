@@ -190,21 +190,20 @@ hourly = Flow("hourly", schedule=IntervalSchedule(interval=timedelta(hours=1)))
 """
 
 
-def test_a_database_that_is_kept_keeps_its_schedules(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'prefect.db'}"
+def test_a_database_that_is_kept_keeps_its_schedules(tmp_path: Path, database_url: str) -> None:
     file = tmp_path / "scheduled.py"
     file.write_text(SCHEDULED)
     namespace: Dict[str, Any] = {}
     exec(SCHEDULED, namespace)
     runs = "{ flow_run { state auto_scheduled } flow(where: {archived: {_eq: false}}) { version is_schedule_active } }"
 
-    with Backend(url, port=0) as backend, set_temporary_config(settings(backend.url)):
+    with Backend(database_url, port=0) as backend, set_temporary_config(settings(backend.url)):
         prefect.Client().create_project("default")
         namespace["hourly"].register("default", no_url=True)
-    with LocalRunner(url):
+    with LocalRunner(database_url):
         # neither run from here, nor cancelled
         pass
-    with LocalRunner(url) as local:
+    with LocalRunner(database_url) as local:
         local.register(str(file))
         found = prefect.Client().graphql(runs).data
     assert {run.state for run in found.flow_run} == {"Scheduled"}

@@ -1,10 +1,9 @@
 """Flow runs whose states a test writes, with the client and the runner that write those of real ones."""
 
 from contextlib import contextmanager
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, Callable, Dict, Iterator, List, Optional
 
 import prefect
-import pytest
 from prefect import Flow
 from prefect.engine.cloud import CloudFlowRunner
 from prefect.engine.results import LocalResult
@@ -14,12 +13,14 @@ from prefect.utilities.configuration import set_temporary_config
 from prefect_taskrun_tasks.runner import settings
 from prefect_taskrun_tasks.server import Backend
 
+#: The fixture `new_url`
+NewUrl = Callable[[], str]
+
 
 @contextmanager
-def shared_backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
+def shared_backend(new_url: NewUrl) -> Iterator[Backend]:
     """The fixture `backend` for all tests of a module, which then have to give their flows names of their own."""
-    database = tmp_path_factory.mktemp("backend") / "prefect.db"
-    with Backend(f"sqlite:///{database}", port=0) as backend, set_temporary_config(settings(backend.url)):
+    with Backend(new_url(), port=0) as backend, set_temporary_config(settings(backend.url)):
         yield backend
 
 

@@ -202,11 +202,10 @@ def test_others_write_while_a_hook_is_tried_out(
 
 
 def test_what_is_to_be_told_is_told_before_the_backend_stops(
-    tmp_path: Path, listener: Listener, monkeypatch: pytest.MonkeyPatch
+    database_url: str, listener: Listener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Such as the last state of a flow run, whose backend lasts no longer than it does."""
-    url = f"sqlite:///{tmp_path / 'prefect.db'}"
-    database = Database(url)
+    database = Database(database_url)
     caller = Caller(database)
     given = {"type": "WEBHOOK", "states": ["SCHEDULED"], "config": {"url": listener.url}}
     caller.mutate("create_cloud_hook", tenant_id=caller.tenant_id(), **given)
@@ -216,7 +215,7 @@ def test_what_is_to_be_told_is_told_before_the_backend_stops(
     # answers come only while the backend stops
     listener.status = 0
     answering = threading.Timer(1, listener.released.set)
-    with Backend(url, port=0) as backend:
+    with Backend(database_url, port=0) as backend:
         query = "mutation($id: UUID!) { create_flow_run(input: {flow_id: $id}) { id } }"
         body = {"query": query, "variables": {"id": flow_id}}
         for _ in range(20):

@@ -274,12 +274,11 @@ def test_an_agent_is_told_of_a_new_flow_run(tmp_path: Any) -> None:
         listener.join(20)
 
 
-def test_what_is_stored_survives_a_restart(tmp_path: Any) -> None:
-    url = f"sqlite:///{tmp_path / 'kept.db'}"
+def test_what_is_stored_survives_a_restart(database_url: str) -> None:
     body = {"query": "{ tenant { id } }"}
     answers = []
     for _ in range(2):
-        with Backend(url, port=0) as backend:
+        with Backend(database_url, port=0) as backend:
             answers.append(requests.post(backend.url, data=json.dumps(body), headers=JSON, timeout=20).json())
     assert answers[0] == answers[1]
 

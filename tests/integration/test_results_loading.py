@@ -6,7 +6,7 @@ from typing import Any, Callable, Dict, Iterator, List
 
 import prefect
 import pytest
-from driven import DrivenRun, register, shared_backend
+from driven import DrivenRun, NewUrl, register, shared_backend
 from many import map_over_many, returned
 from prefect import Flow, task
 from prefect.engine.result import Result
@@ -21,8 +21,8 @@ GIVE_UP = 20
 
 
 @pytest.fixture(scope="module", autouse=True)
-def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
-    with shared_backend(tmp_path_factory) as backend:
+def backend(new_url: NewUrl) -> Iterator[Backend]:
+    with shared_backend(new_url) as backend:
         yield backend
 
 

@@ -13,7 +13,7 @@ import pendulum
 import prefect
 import prefect.utilities.aws
 import pytest
-from driven import DrivenRun, shared_backend
+from driven import DrivenRun, NewUrl, shared_backend
 from many import map_over_many, returned
 from prefect import Flow, Task, task
 from prefect.engine.result import Result
@@ -41,8 +41,8 @@ from prefect_taskrun_tasks.server import Backend
 
 
 @pytest.fixture(scope="module", autouse=True)
-def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
-    with shared_backend(tmp_path_factory) as backend:
+def backend(new_url: NewUrl) -> Iterator[Backend]:
+    with shared_backend(new_url) as backend:
         yield backend
 
 

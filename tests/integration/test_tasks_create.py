@@ -7,7 +7,7 @@ from typing import Any, Dict, Iterator
 import pendulum
 import prefect
 import pytest
-from driven import DrivenRun, register, shared_backend
+from driven import DrivenRun, NewUrl, register, shared_backend
 from implementations import PREFECT, both
 from prefect import Flow, Parameter, task, unmapped
 from prefect.engine.state import Running, Success
@@ -36,8 +36,8 @@ with Flow("child", run_config=UniversalRun(labels=["here"])) as child_flow:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
-    with shared_backend(tmp_path_factory) as backend:
+def backend(new_url: NewUrl) -> Iterator[Backend]:
+    with shared_backend(new_url) as backend:
         yield backend
 
 

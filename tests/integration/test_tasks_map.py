@@ -7,7 +7,7 @@ from typing import Any, Callable, Dict, Iterator, List
 import cloudpickle
 import prefect
 import pytest
-from driven import DrivenRun, register, shared_backend
+from driven import DrivenRun, NewUrl, register, shared_backend
 from prefect import Flow, Parameter, task
 from prefect.engine import signals
 from prefect.engine.state import Cancelled, Cancelling, Failed, Running, State, Success
@@ -26,8 +26,8 @@ with Flow("square") as child_flow:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
-    with shared_backend(tmp_path_factory) as backend:
+def backend(new_url: NewUrl) -> Iterator[Backend]:
+    with shared_backend(new_url) as backend:
         yield backend
 
 

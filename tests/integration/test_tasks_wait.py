@@ -10,7 +10,7 @@ import pendulum
 import prefect
 import pytest
 from conftest import eventually
-from driven import DrivenRun, register, shared_backend
+from driven import DrivenRun, NewUrl, register, shared_backend
 from implementations import both
 from prefect import Flow, task, unmapped
 from prefect.engine import signals
@@ -41,8 +41,8 @@ with Flow("child", result=LocalResult()) as child_flow:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
-    with shared_backend(tmp_path_factory) as backend:
+def backend(new_url: NewUrl) -> Iterator[Backend]:
+    with shared_backend(new_url) as backend:
         yield backend
 
 

@@ -5,7 +5,7 @@ import re
 from typing import Any, Iterator, List
 
 import pytest
-from driven import DrivenRun, register, shared_backend
+from driven import DrivenRun, NewUrl, register, shared_backend
 from prefect import Flow, task
 from prefect.engine.state import Failed, Running, Success
 
@@ -15,8 +15,8 @@ from prefect_taskrun_tasks.timeline import timeline_page
 
 
 @pytest.fixture(scope="module", autouse=True)
-def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
-    with shared_backend(tmp_path_factory) as backend:
+def backend(new_url: NewUrl) -> Iterator[Backend]:
+    with shared_backend(new_url) as backend:
         yield backend
 
 

@@ -9,7 +9,7 @@ import pendulum
 import pytest
 import requests
 from answering import answering
-from driven import DrivenRun, register, shared_backend
+from driven import DrivenRun, NewUrl, register, shared_backend
 from many import map_over_many, returned
 from prefect import Flow, task
 from prefect.engine.results import LocalResult
@@ -24,8 +24,8 @@ SOMETHING = "4f6b3c1e-0000-4000-8000-000000000000"
 
 
 @pytest.fixture(scope="module", autouse=True)
-def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
-    with shared_backend(tmp_path_factory) as backend:
+def backend(new_url: NewUrl) -> Iterator[Backend]:
+    with shared_backend(new_url) as backend:
         yield backend
 
 

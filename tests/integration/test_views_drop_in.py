@@ -8,7 +8,7 @@ import cloudpickle
 import pendulum
 import prefect
 import pytest
-from driven import DrivenRun, register, shared_backend
+from driven import DrivenRun, NewUrl, register, shared_backend
 from implementations import PREFECT, both
 from prefect import Flow, Parameter, task
 from prefect.engine.state import Failed, Running, Scheduled, Success
@@ -22,8 +22,8 @@ NOBODY = "4f6b3c1e-0000-4000-8000-000000000000"
 
 
 @pytest.fixture(scope="module", autouse=True)
-def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
-    with shared_backend(tmp_path_factory) as backend:
+def backend(new_url: NewUrl) -> Iterator[Backend]:
+    with shared_backend(new_url) as backend:
         yield backend
 
 

@@ -4,7 +4,7 @@ from typing import Any, Dict, Iterator, List, Optional
 
 import prefect
 import pytest
-from driven import DrivenRun, register, shared_backend
+from driven import DrivenRun, NewUrl, register, shared_backend
 from prefect import Flow, Parameter, task, unmapped
 from prefect.engine.state import Cancelled, Cancelling, Failed, Running, Success
 
@@ -23,8 +23,8 @@ with Flow("lineage-child") as child_flow:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
-    with shared_backend(tmp_path_factory) as backend:
+def backend(new_url: NewUrl) -> Iterator[Backend]:
+    with shared_backend(new_url) as backend:
         register(child_flow)
         yield backend
 

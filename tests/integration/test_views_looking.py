@@ -5,7 +5,7 @@ from uuid import uuid4
 
 import pendulum
 import pytest
-from driven import DrivenRun, register, shared_backend
+from driven import DrivenRun, NewUrl, register, shared_backend
 from many import insert_logs, map_over_many
 from prefect import Flow, Parameter, task
 from prefect.engine.results import LocalResult
@@ -17,8 +17,8 @@ from prefect_taskrun_tasks.server.clock import now
 
 
 @pytest.fixture(scope="module", autouse=True)
-def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
-    with shared_backend(tmp_path_factory) as backend:
+def backend(new_url: NewUrl) -> Iterator[Backend]:
+    with shared_backend(new_url) as backend:
         yield backend
 
 

@@ -9,7 +9,7 @@ import pytest
 import requests
 import urllib3
 from conftest import eventually
-from driven import DrivenRun, register, shared_backend
+from driven import DrivenRun, NewUrl, register, shared_backend
 from many import finish_all_task_runs, insert_children, insert_logs, map_over_many
 from prefect import Flow, task
 from prefect.engine.state import Failed, Running, Skipped, Success, TriggerFailed
@@ -25,8 +25,8 @@ CAP = 100
 
 
 @pytest.fixture(scope="module", autouse=True)
-def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
-    with shared_backend(tmp_path_factory) as backend:
+def backend(new_url: NewUrl) -> Iterator[Backend]:
+    with shared_backend(new_url) as backend:
         yield backend
 
 

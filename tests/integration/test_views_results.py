@@ -3,7 +3,7 @@
 from typing import Any, Iterator, List
 
 import pytest
-from driven import DrivenRun, mapped, register, shared_backend
+from driven import DrivenRun, NewUrl, mapped, register, shared_backend
 from implementations import both
 from prefect import Flow, task
 from prefect.engine.result import NoResult
@@ -16,8 +16,8 @@ from prefect_taskrun_tasks.server import Backend
 
 
 @pytest.fixture(scope="module", autouse=True)
-def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
-    with shared_backend(tmp_path_factory) as backend:
+def backend(new_url: NewUrl) -> Iterator[Backend]:
+    with shared_backend(new_url) as backend:
         yield backend
 
 

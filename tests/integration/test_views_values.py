@@ -10,7 +10,7 @@ from typing import Any, Callable, Iterator, List
 
 import cloudpickle
 import pytest
-from driven import DrivenRun, register, shared_backend
+from driven import DrivenRun, NewUrl, register, shared_backend
 from prefect import Flow, task
 from prefect.engine.results import LocalResult
 from prefect.engine.state import Failed, Running, State, Success
@@ -25,8 +25,8 @@ GIVE_UP = 20
 
 
 @pytest.fixture(scope="module", autouse=True)
-def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
-    with shared_backend(tmp_path_factory) as backend:
+def backend(new_url: NewUrl) -> Iterator[Backend]:
+    with shared_backend(new_url) as backend:
         yield backend
 
 

@@ -7,7 +7,7 @@ from typing import Any, Dict, Iterator, List
 
 import pytest
 import requests
-from driven import DrivenRun, mapped, register, shared_backend
+from driven import DrivenRun, NewUrl, mapped, register, shared_backend
 from many import map_over_many
 from prefect import Flow, task
 from prefect.engine.state import Failed, Running, Success
@@ -20,8 +20,8 @@ from prefect_taskrun_tasks.waiting import Progress, watch_family
 
 
 @pytest.fixture(scope="module", autouse=True)
-def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
-    with shared_backend(tmp_path_factory) as backend:
+def backend(new_url: NewUrl) -> Iterator[Backend]:
+    with shared_backend(new_url) as backend:
         yield backend
 
 

@@ -7,7 +7,7 @@ from typing import Any, Iterator, List, Tuple
 import pendulum
 import prefect
 import pytest
-from driven import DrivenRun, register, shared_backend
+from driven import DrivenRun, NewUrl, register, shared_backend
 from implementations import PREFECT, both
 from prefect import Flow, task
 from prefect.engine.state import Cancelling, Failed, Queued, Running, Submitted, Success
@@ -30,8 +30,8 @@ with Flow("child") as child_flow:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
-    with shared_backend(tmp_path_factory) as backend:
+def backend(new_url: NewUrl) -> Iterator[Backend]:
+    with shared_backend(new_url) as backend:
         yield backend
 
 

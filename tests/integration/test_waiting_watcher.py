@@ -14,7 +14,7 @@ import pytest
 import requests
 from answering import serving
 from conftest import eventually
-from driven import DrivenRun, register, shared_backend
+from driven import DrivenRun, NewUrl, register, shared_backend
 from prefect import Flow, task
 from prefect.engine.state import Cancelling, Failed, Running, Submitted, Success
 
@@ -35,8 +35,8 @@ with Flow("watched") as flow:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
-    with shared_backend(tmp_path_factory) as backend:
+def backend(new_url: NewUrl) -> Iterator[Backend]:
+    with shared_backend(new_url) as backend:
         yield backend
 
 

@@ -15,6 +15,10 @@ from .progress import Progress, size
 Examples:
     $ prefect-taskrun server backup "prefect-$(date +%F).db"
     $ prefect-taskrun server backup --force /backups/prefect.db --database-url sqlite:///prefect.db
+\b
+    And back, of a PostgreSQL database
+    $ createdb restored
+    $ pg_restore --no-owner --dbname restored prefect.dump
 """,
 )
 @click.argument("file", type=click.Path(path_type=Path))
@@ -25,6 +29,9 @@ def backup(file: Path, database_url: str, force: bool) -> None:
 
     FILE is there as a whole or not at all, and only its owner can read it. To go back to it, stop the backend, put it
     in the place of the database, remove the -wal and -shm files beside that, and start the backend.
+
+    Of a PostgreSQL database, the copy is made with pg_dump. To go back to it, make an empty database, give it to
+    pg_restore together with FILE, and start the backend on it.
     """
     with needs_server_extra():
         from ...server import DatabaseUnusable

@@ -6,6 +6,9 @@ from typing import Any, Callable, TypeVar
 import click
 import prefect
 
+#: The environment variable for a URL that is not in a command line
+VARIABLE = "PREFECT_TASKRUN_DATABASE_URL"
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -17,5 +20,8 @@ def _default() -> str:
 
 def database_url_option(help: str) -> Callable[[Command], Command]:
     """The option ``--database-url``."""
-    place = "Default: sqlite:/// and prefect-taskrun.db in Prefect's home folder."
-    return click.option("--database-url", default=_default, help=f"{help} {place}")
+    place = (
+        f"sqlite:///FILE, or postgresql://USER:PASSWORD@HOST/DATABASE. Default: what is in the environment variable "
+        f"{VARIABLE}, where others do not see a password, or prefect-taskrun.db in Prefect's home folder."
+    )
+    return click.option("--database-url", default=_default, envvar=VARIABLE, metavar="URL", help=f"{help} {place}")

@@ -50,7 +50,7 @@ def prune(older_than: timedelta, database_url: str, dry_run: bool) -> None:
     """Delete flow runs that ended long ago.
 
     With them go their task runs, states and logs. The flows stay, and so do results, which are not in the database. A
-    backend on the same database may go on serving. The space is given back to the disk.
+    backend on the same database may go on serving. The space is given back to the disk; PostgreSQL uses it again.
     """
     with needs_server_extra():
         from sqlalchemy.exc import DatabaseError

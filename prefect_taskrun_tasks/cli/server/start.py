@@ -40,6 +40,7 @@ def _origins(context: click.Context, option: click.Parameter, urls: Tuple[str, .
 Examples:
     $ prefect-taskrun server start
     $ prefect-taskrun server start --port 4300 --database-url sqlite:///prefect.db
+    $ prefect-taskrun server start --database-url postgresql://prefect@db.example/prefect
 \b
     With an agent that is told of new flow runs at once
     $ prefect-taskrun server start --agent-address http://127.0.0.1:8081
@@ -164,7 +165,7 @@ def start(
         )
     except (ApiKeyUnusable, DatabaseUnusable, PortUnavailable, Unguarded) as error:
         raise click.ClickException(str(error)) from error
-    click.echo(f"Serving the Prefect API at {backend.url}, kept in {database_url}\n")
+    click.echo(f"Serving the Prefect API at {backend.url}, kept in {backend.kept_in}\n")
     if unguarded:
         click.echo("It is unguarded: whoever can reach this address can run code through your agents.\n", err=True)
     click.echo(
