@@ -1,4 +1,4 @@
-"""The embedded backend: Prefect Server's API in one process, on SQLite. Needs the extra ``[server]``."""
+"""The embedded backend: Prefect Server's API in one process, on SQLite or PostgreSQL. Needs the extra ``[server]``."""
 
 from .api_key import ApiKey, ApiKeyUnusable
 from .errors import DatabaseUnusable
