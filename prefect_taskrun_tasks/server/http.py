@@ -118,7 +118,13 @@ class Backend:
             api, self._readers, self._writer, self._news, limits, api_key, self._is_stopping, self._requests
         )
         config = uvicorn.Config(
-            self.app(), log_config=None, access_log=False, lifespan="on", timeout_graceful_shutdown=GRACE
+            self.app(),
+            log_config=None,
+            access_log=False,
+            lifespan="on",
+            timeout_graceful_shutdown=GRACE,
+            # the other that uvicorn takes where it is installed has no limit to what it reads of headers
+            http="h11",
         )
         self._server = uvicorn.Server(config)
         self._thread: Optional[threading.Thread] = None

@@ -1,12 +1,15 @@
 """What ``prefect-taskrun`` says about itself, and how it prints results."""
 
+import gc
 import json
+from pathlib import Path
 from typing import Any, Iterator, List
 
 import click
 import pytest
 from click.testing import CliRunner
 from prefect.engine.state import Success
+from pytest_mock import MockerFixture
 
 from prefect_taskrun_tasks import TaskRunView
 from prefect_taskrun_tasks.cli import main
@@ -71,3 +74,16 @@ def test_a_task_run_that_took_no_time_is_json_too() -> None:
         "state_timestamp": noon,
     }
     assert json.loads(json.dumps(record(TaskRunView._from_task_run_data(row))))["runtime"] == 0
+
+
+def test_the_garbage_collector_leaves_alone_what_a_backend_starts_with(tmp_path: Path, mocker: MockerFixture) -> None:
+    left_alone = []
+    serving = mocker.patch("prefect_taskrun_tasks.server.Backend.serve")
+    serving.side_effect = lambda: left_alone.append(gc.get_freeze_count())
+    try:
+        command = ["server", "start", "--port", "0", "--database-url", f"sqlite:///{tmp_path / 'prefect.db'}"]
+        result = CliRunner().invoke(main, command)
+    finally:
+        gc.unfreeze()
+    assert result.exit_code == 0
+    assert left_alone[0] > 10_000

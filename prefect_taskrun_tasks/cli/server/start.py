@@ -1,5 +1,6 @@
 """``prefect-taskrun server start``."""
 
+import gc
 import logging
 import os
 import re
@@ -181,6 +182,9 @@ def start(
     if host == "0.0.0.0":
         click.echo("\nOn other machines, with the name of this one in the place of 0.0.0.0.")
     click.echo(f"\nLook at it in a browser: {backend.url}\n\nStop it with Ctrl-C.")
+    # what is there by now stays; looking through all of it again and again would hold every request up each time
+    gc.collect()
+    gc.freeze()
     try:
         backend.serve()
     except KeyboardInterrupt:

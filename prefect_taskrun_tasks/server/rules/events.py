@@ -2,7 +2,7 @@
 
 from typing import Any, Dict, Optional
 
-from sqlalchemy import or_, select
+from sqlalchemy import Select, bindparam, or_, select
 
 from .. import tables
 from ..clock import now
@@ -21,6 +21,20 @@ _SHOWN = {
 }
 
 
+def _active() -> "Select[Any]":
+    hooks, flows = tables.cloud_hook, tables.flow
+    group = select(flows.c.version_group_id).where(flows.c.id == bindparam("flow_id")).scalar_subquery()
+    return select(hooks).where(
+        hooks.c.tenant_id == bindparam("tenant_id"),
+        hooks.c.active.is_(True),
+        or_(hooks.c.version_group_id.is_(None), hooks.c.version_group_id == group),
+    )
+
+
+#: The hooks of a flow; kept, as every change of a flow run's state asks for them
+_ACTIVE = _active()
+
+
 def state_changed(tx: Transaction, run: Row, state: Row) -> None:
     """Tells the hooks of a flow run that it has got a state.
 
@@ -32,14 +46,8 @@ def state_changed(tx: Transaction, run: Row, state: Row) -> None:
     if run["serialized_state"] == state["serialized_state"]:
         # a caller who got no answer says it again
         return
-    hooks, flows = tables.cloud_hook, tables.flow
-    group = select(flows.c.version_group_id).where(flows.c.id == run["flow_id"]).scalar_subquery()
-    active = select(hooks).where(
-        hooks.c.tenant_id == run["tenant_id"],
-        hooks.c.active.is_(True),
-        or_(hooks.c.version_group_id.is_(None), hooks.c.version_group_id == group),
-    )
-    listening = [hook for hook in tx.rows(active) if state["state"].upper() in hook["states"]]
+    active = tx.rows(_ACTIVE, {"flow_id": run["flow_id"], "tenant_id": run["tenant_id"]})
+    listening = [hook for hook in active if state["state"].upper() in hook["states"]]
     if listening:
         event = state_change(tx, run, state)
         for hook in listening:

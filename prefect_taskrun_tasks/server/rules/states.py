@@ -2,9 +2,10 @@
 
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
-from sqlalchemy import Table, bindparam, func, select
+from sqlalchemy import Table, Update, bindparam, func, select
 
 from .. import tables
 from ..clock import ago, normal, now
@@ -93,9 +94,8 @@ def record_all(tx: Transaction, kind: Kind, runs: Sequence[Row], state: State) -
         return
     recorded = [_recorded(kind, run, normalised(state)) for run in runs]
     tx.insert_many(kind.states, [history for history, _ in recorded])
-    columns: Dict[str, Any] = {name: bindparam(f"new_{name}") for name in recorded[0][1]}
     tx.connection.execute(
-        kind.runs.update().where(kind.runs.c.id == bindparam("run_id")).values(columns),
+        _change(kind.runs, tuple(recorded[0][1])),
         [
             {"run_id": run["id"], **{f"new_{name}": value for name, value in changes.items()}}
             for run, (_, changes) in zip(runs, recorded)
@@ -107,6 +107,16 @@ def record_all(tx: Transaction, kind: Kind, runs: Sequence[Row], state: State) -
         tx.news = True
         for run, (history, _) in zip(runs, recorded):
             events.state_changed(tx, run, history)
+
+
+@lru_cache(maxsize=None)
+def _change(runs: Table, columns: Tuple[str, ...]) -> Update:
+    """What changes columns of a run; kept, as nothing is asked for as often."""
+    return (
+        runs.update()
+        .where(runs.c.id == bindparam("run_id"))
+        .values({name: bindparam(f"new_{name}") for name in columns})
+    )
 
 
 def _recorded(kind: Kind, run: Row, state: State) -> Tuple[Dict[str, Any], Dict[str, Any]]:
