@@ -1,11 +1,11 @@
 """Logs and artifacts of runs."""
 
-from typing import Any, Iterator
+from typing import Any, Dict, Iterator
 
 import pytest
 import stored
 
-from prefect_taskrun_tasks.server import tables
+from prefect_taskrun_tasks.server import clock, tables
 from prefect_taskrun_tasks.server.clock import ago
 from prefect_taskrun_tasks.server.errors import Refused
 from prefect_taskrun_tasks.server.rules import artifacts, flow_runs, logs
@@ -82,6 +82,18 @@ def test_any_message_is_kept(tx: Transaction, run_id: str, message: Any) -> None
     assert kept[0] == kept[1]
 
 
+def test_logs_that_are_sent_again_with_others_are_stored_once(tx: Transaction, run_id: str) -> None:
+    def line(message: str, at: int) -> Dict[str, Any]:
+        return {"flow_run_id": run_id, "message": message, "timestamp": clock.normal(f"2026-01-01T00:00:00.{at:06}")}
+
+    # of one microsecond, and of characters that are stored as others
+    batch = [line("a", 1), line("b", 1), line("caf\udce9\0", 2)]
+    logs.write_run_logs(tx, batch)
+    logs.write_run_logs(tx, [*batch, line("c", 1), line("a", 3)])
+    kept = [row["message"].replace("\0", "?") for row in stored.rows(tx, tables.log)]
+    assert kept == ["a", "b", "caf??", "c", "a"]
+
+
 def test_no_logs_are_a_success(tx: Transaction) -> None:
     assert logs.write_run_logs(tx, []) == {"success": True}
 
@@ -93,6 +105,17 @@ def test_an_artifact_is_kept_with_the_tenant_of_its_run(tx: Transaction, run_id:
     [row] = stored.rows(tx, tables.task_run_artifact)
     assert (row["id"], row["kind"], row["data"]) == (id, "link", {"link": "http://x"})
     assert row["tenant_id"] == stored.tenant_id(tx)
+
+
+def test_an_artifact_that_is_sent_again_is_one(tx: Transaction, run_id: str) -> None:
+    first, second = [row["id"] for row in stored.task_runs(tx, run_id)]
+    asked = [(first, "link", {"link": "x"}), (first, "link", {"link": "y"}), (second, "link", {"link": "x"})]
+    ids = [[artifacts.create_task_run_artifact(tx, *each)["id"] for each in asked] for _ in range(7)]
+    assert ids == ids[:1] * 7
+    assert len(set(ids[0])) == stored.count(tx, tables.task_run_artifact) == 3
+    # much later it is another
+    tx.update(tables.task_run_artifact, created=ago(artifacts.RESENT_FOR + 10))
+    assert artifacts.create_task_run_artifact(tx, *asked[0])["id"] not in ids[0]
 
 
 def test_an_artifact_can_be_changed_and_deleted(tx: Transaction, run_id: str) -> None:

@@ -56,13 +56,49 @@ def test_a_run_shows_its_latest_state(tx: Transaction, run_id: str) -> None:
 
 def test_the_history_keeps_every_state_in_order(tx: Transaction, run_id: str) -> None:
     """T19."""
-    for name in ("Submitted", "Running", "Running", "Success"):
-        stored.set_state(tx, run_id, name)
+    for number, name in enumerate(("Submitted", "Running", "Running", "Success")):
+        stored.set_state(tx, run_id, name, message=str(number))
     assert stored.history(tx, run_id) == ["Scheduled", "Submitted", "Running", "Running", "Success"]
     rows = stored.rows(tx, tables.flow_run_state, flow_run_id=run_id)
     assert [row["version"] for row in rows] == [1, 2, 3, 4, 5]
     timestamps = [row["timestamp"] for row in rows]
     assert timestamps == sorted(set(timestamps))
+
+
+STATES_AS_SENT = [
+    {"type": "Running", "message": "runs", "context": {"tags": []}, "cached_inputs": {}, "_result": None},
+    {"type": "Scheduled", "message": "later"},
+    {"type": "Retrying", "start_time": "2020-01-01T00:00:00Z", "run_count": 2},
+    {"type": "Success", "_result": {"type": "LocalResult", "location": "here"}},
+]
+
+
+@pytest.mark.parametrize("state", STATES_AS_SENT)
+def test_a_state_of_a_flow_run_that_is_sent_again_is_stored_once(tx: Transaction, run_id: str, state: Any) -> None:
+    for _ in range(7):
+        assert states.set_flow_run_states(tx, [{"flow_run_id": run_id, "state": dict(state)}])["states"]
+    assert stored.history(tx, run_id) == ["Scheduled", state["type"]]
+    # said by somebody else, or after another, it is new
+    stored.set_state(tx, run_id, **{**state, "message": "other"})
+    states.set_flow_run_states(tx, [{"flow_run_id": run_id, "state": dict(state)}])
+    assert stored.history(tx, run_id) == ["Scheduled", *[state["type"]] * 3]
+
+
+@pytest.mark.parametrize("state", STATES_AS_SENT)
+def test_a_state_of_a_task_run_that_is_sent_again_is_stored_once(tx: Transaction, run_id: str, state: Any) -> None:
+    stored.set_state(tx, run_id, "Running")
+    task_run_id = stored.task_runs(tx, run_id)[0]["id"]
+    stored.set_task_state(tx, task_run_id, "Pending", cached_inputs={"x": {"type": "LocalResult"}})
+    for _ in range(7):
+        states.set_task_run_states(tx, [{"task_run_id": task_run_id, "state": dict(state)}])
+    assert stored.task_history(tx, task_run_id) == ["Pending", "Pending", state["type"]]
+
+
+def test_that_a_flow_run_runs_is_a_sign_of_life_also_when_it_is_said_again(tx: Transaction, run_id: str) -> None:
+    stored.set_state(tx, run_id, "Running")
+    stored.no_heartbeat_for(tx, run_id, 1000)
+    stored.set_state(tx, run_id, "Running")
+    assert stored.flow_run(tx, run_id)["heartbeat"] > ago(100)
 
 
 @pytest.mark.parametrize("name", ["Submitted", "Running", "Cancelling", "Success", "Failed", "Pending", "ClientFailed"])

@@ -136,7 +136,6 @@ def _recorded(kind: Kind, run: Row, state: State) -> Tuple[Dict[str, Any], Dict[
         "start_time": start_time,
     }
     begins, ends = run.get("start_time"), run.get("end_time")
-    is_alive = name == "Running" or (kind is FLOW_RUN and name in ("Cancelling", "Submitted"))
     changes = {
         **latest,
         "state_timestamp": timestamp,
@@ -146,9 +145,13 @@ def _recorded(kind: Kind, run: Row, state: State) -> Tuple[Dict[str, Any], Dict[
         "state_start_time": start_time,
         "start_time": min(begins or timestamp, timestamp) if name == "Running" else begins,
         "end_time": max(ends or timestamp, timestamp) if name in FINISHED else ends,
-        "heartbeat": timestamp if is_alive else run.get("heartbeat"),
+        "heartbeat": timestamp if _is_alive(kind, name) else run.get("heartbeat"),
     }
     return history, changes
+
+
+def _is_alive(kind: Kind, name: str) -> bool:
+    return name == "Running" or (kind is FLOW_RUN and name in ("Cancelling", "Submitted"))
 
 
 def set_flow_run_states(tx: Transaction, states: List[Dict[str, Any]]) -> Row:
@@ -160,9 +163,11 @@ def _set_flow_run_state(tx: Transaction, flow_run_id: str, state: State) -> Row:
     if run is None:
         raise Refused(f"State update failed for flow run ID {flow_run_id}: there is no such flow run.")
     name = normalised(state)["type"]
+    # of two agents that submit it, one comes too late
+    is_its_agent = tx.agent_id is not None and run["agent_id"] == tx.agent_id
+    if _is_replay(run, state) and (name != "Submitted" or is_its_agent):
+        return _note_life(tx, FLOW_RUN, run)
     if name == "Submitted":
-        if _is_replay(tx, run, state):
-            return {"id": run["id"], "status": "SUCCESS"}
         if run["state"] in FINISHED:
             # an agent that took it from the queue before it was cancelled
             raise Refused("State update failed: this run has already finished.")
@@ -197,14 +202,22 @@ def _cancel_children(tx: Transaction, parent: Row) -> None:
             cancel_flow_run(tx, child["id"])
 
 
-def _is_replay(tx: Transaction, run: Row, state: State) -> bool:
-    """The same agent says again what is already stored: the client resends a request that timed out."""
-    return (
-        run["state"] == "Submitted"
-        and tx.agent_id is not None
-        and run["agent_id"] == tx.agent_id
-        and run["serialized_state"] == normalised(state)
-    )
+def _is_replay(run: Row, state: State) -> bool:
+    """Whether it is the latest state of the run, said once more: the client resends a request that timed out."""
+    # what was not given was made up when it was stored
+    made_up = {name for name in ("start_time", "cached_inputs") if not state.get(name)}
+
+    def given(state: State) -> State:
+        return {name: value for name, value in state.items() if name not in made_up}
+
+    return run["state"] == state["type"] and given(run["serialized_state"]) == given(normalised(state))
+
+
+def _note_life(tx: Transaction, kind: Kind, run: Row) -> Row:
+    """Of a state that is stored already, all that is new is that somebody has said it."""
+    if _is_alive(kind, run["state"]):
+        tx.update(kind.runs, kind.runs.c.id == run["id"], heartbeat=now())
+    return {"id": run["id"], "status": "SUCCESS"}
 
 
 def _submitted_lately(tx: Transaction, flow_run_id: str) -> bool:
@@ -231,8 +244,8 @@ def _set_task_run_state(tx: Transaction, task_run_id: str, state: State) -> Row:
     run = tx.get(tables.task_run, task_run_id)
     if run is None:
         raise Refused(f"State update failed for task run ID {task_run_id}: there is no such task run.")
-    state = normalised(state)
-    if state["type"] in ("Running", "Cancelling"):
+    name = normalised(state)["type"]
+    if name in ("Running", "Cancelling"):
         flow_run = tx.get(tables.flow_run, run["flow_run_id"])
         # so the tasks of a cancelled flow run stop: the task runner ends them as ClientFailed
         if flow_run is None or flow_run["state"] != "Running":
@@ -241,8 +254,10 @@ def _set_task_run_state(tx: Transaction, task_run_id: str, state: State) -> Row:
                 f"State update failed for task run ID {task_run_id}: its flow run {run['flow_run_id']} is not "
                 f"Running but {found}."
             )
+    if _is_replay(run, state):
+        return _note_life(tx, TASK_RUN, run)
     record(tx, TASK_RUN, run, state)
-    if state["type"] == "Submitted":
+    if name == "Submitted":
         # an agent is about to start a process for the flow run, whose last one may have been silent for long
         tx.update(tables.flow_run, tables.flow_run.c.id == run["flow_run_id"], heartbeat=now())
     return {"id": run["id"], "status": "SUCCESS"}
