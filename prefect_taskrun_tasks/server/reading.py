@@ -125,16 +125,39 @@ def condition(source: FromClause, table: Table, where: Optional[Shaped]) -> "Col
         elif name == "_not":
             terms.append(not_(condition(source, table, value)))
         elif name in RELATIONSHIPS[table.name]:
-            related = RELATIONSHIPS[table.name][name]
-            other = related.table.alias()
-            joined = other.c[related.remote] == source.c[related.local]
-            terms.append(select(1).where(joined, condition(other, related.table, value)).exists())
+            terms.append(_has(source, RELATIONSHIPS[table.name][name], value))
         else:
             column = source.c[name]
             terms += [
                 COMPARISONS[operation](column, operand) for operation, operand in value.items() if operand is not None
             ]
     return and_(true(), *terms)
+
+
+def _has(source: FromClause, relationship: Relationship, where: Shaped) -> "ColumnElement[bool]":
+    """Whether rows are related to one that a `where` of the other table fits."""
+    other = relationship.table.alias()
+    here, there = source.c[relationship.local], other.c[relationship.remote]
+    fits = condition(other, relationship.table, where)
+    # the same, unless there are nulls to deny; but SQLite looks for `exists` anew for each row here, and so in all rows
+    if _names_ids(relationship.table, where) and not (here.nullable or there.nullable):
+        return here.in_(select(there).where(fits))
+    return select(1).where(there == here, fits).exists()
+
+
+def _names_ids(table: Table, where: Shaped) -> bool:
+    """Whether a `where` leaves only rows whose ids it names, or that are related to those."""
+    for name, value in where.items():
+        if value is None:
+            continue
+        if name == "id" and any(value.get(operation) is not None for operation in ("_eq", "_in")):
+            return True
+        related = RELATIONSHIPS[table.name].get(name)
+        if related and _names_ids(related.table, value):
+            return True
+        if name == "_and" and any(_names_ids(table, each) for each in value):
+            return True
+    return False
 
 
 def ordering(source: FromClause, table: Table, order_by: Sequence[Shaped]) -> "List[ColumnElement[Any]]":

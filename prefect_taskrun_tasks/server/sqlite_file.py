@@ -143,7 +143,7 @@ class SqliteFile:
                 cursor.executescript(f"PRAGMA incremental_vacuum({PAGES})")
             # for as long as has been worked, the others may
             time.sleep(max(0.01, time.monotonic() - begun))
-        self._checkpoint()
+        self.checkpoint()
         return True
 
     def _pragma(self, name: str) -> int:
@@ -151,7 +151,7 @@ class SqliteFile:
             value: int = connection.exec_driver_sql(f"PRAGMA {name}").scalar_one()
         return value
 
-    def _checkpoint(self) -> None:
+    def checkpoint(self) -> None:
         """Moves what was written into the file itself, unless somebody is reading what it would replace."""
         with self._outside_transactions() as cursor:
             # those who write wait for it
@@ -176,7 +176,7 @@ class SqliteFile:
             raise DatabaseUnusable(f"The database {self.name} cannot be written anew: {error}") from error
         finally:
             self._release()
-        self._checkpoint()
+        self.checkpoint()
         # connections that are open know the file as it was
         self.engine.dispose()
         return True

@@ -188,8 +188,8 @@ flow = stored(
     "flow",
     tenant_id(reverse="flows"),
     parent("project", reverse="flows"),
-    parent("flow_group", reverse="flows"),
-    Column("name", Words, nullable=False, index=True),
+    parent("flow_group", reverse="flows", index=False),
+    Column("name", Words, nullable=False),
     Column("description", Words),
     Column("version", Integer),
     Column("version_group_id", Words, index=True),
@@ -286,7 +286,7 @@ task_run = stored(
     parent("task", reverse="task_runs", index=False),
     Column("map_index", Integer, nullable=False, default=-1),
     *run_columns(),
-    Column("cache_key", Words, index=True),
+    Column("cache_key", Words),
     UniqueConstraint("flow_run_id", "task_id", "map_index"),
 )
 
@@ -353,10 +353,17 @@ utility_traversal = Table(
 #: All that can be asked for, by name
 readable: Dict[str, Table] = {**metadata.tables, **computed.tables}
 
-# the queue asks for both kinds of run by state and start time, several times a second and agent
+# the queue asks for flow runs by state and start time, several times a second and agent; services for both by state
 Index("ix_flow_run_state_start_time", flow_run.c.state, flow_run.c.state_start_time)
 Index("ix_task_run_state_start_time", task_run.c.state, task_run.c.state_start_time)
 Index("ix_flow_run_created", flow_run.c.created)
+# people call flow runs by name, of which there may be many; keys are looked for in the runs of all flows
+Index("ix_flow_run_named", flow_run.c.name, flow_run.c.created)
+Index("ix_flow_run_idempotency_key", flow_run.c.idempotency_key)
+# a flow has one version that is not archived, and any number of others
+Index("ix_flow_current", flow.c.name, flow.c.archived)
+Index("ix_flow_version", flow.c.name, flow.c.version)
+Index("ix_flow_newest", flow.c.flow_group_id, flow.c.created)
 Index("ix_log_flow_run_timestamp", log.c.flow_run_id, log.c.timestamp, log.c.id)
 # pages go by id, and children by map index
 Index("ix_log_flow_run_page", log.c.flow_run_id, log.c.id)
@@ -381,5 +388,6 @@ Index(
 Index("ix_flow_run_updated", flow_run.c.updated, flow_run.c.id)
 Index("ix_task_run_updated", task_run.c.flow_run_id, task_run.c.updated, task_run.c.id)
 Index("ix_log_updated", log.c.flow_run_id, log.c.updated, log.c.id)
-# a task's cached states are looked for in all its runs
+# cached states are looked for in all runs of a task, or of all tasks with a key
 Index("ix_task_run_cached", task_run.c.task_id, task_run.c.state, task_run.c.state_timestamp)
+Index("ix_task_run_cached_by_key", task_run.c.cache_key, task_run.c.state, task_run.c.state_timestamp)

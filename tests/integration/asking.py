@@ -101,11 +101,11 @@ def caller(database_url: str) -> Iterator[Caller]:
 
 @contextmanager
 def statements(database: Database) -> Iterator[List[str]]:
-    """The SQL that a block sends to a database, without what opens connections and transactions."""
+    """The SQL that a block sends to a database, without what opens connections and transactions, and tells others."""
     sent: List[str] = []
 
     def note(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
-        if not statement.startswith(("BEGIN", "PRAGMA", "SET")):
+        if not statement.startswith(("BEGIN", "PRAGMA", "SET", "SELECT pg_notify")):
             sent.append(statement)
 
     event.listen(database.store.engine, "before_cursor_execute", note)

@@ -151,6 +151,27 @@ def test_one_of_many_related_rows_must_match_all_of_it(api: Caller) -> None:
     assert names(api, "flow", where={"_not": {"tasks": {"slug": {"_eq": "x"}}}}) == ["g"]
 
 
+def test_rows_are_found_by_the_ids_of_those_that_they_are_related_to(api: Caller) -> None:
+    flow_ids = {name: api.flow_id(name, tasks=[f"{name}-1", f"{name}-2"]) for name in ("f", "g")}
+    run_id = api.flow_run_id(flow_ids["f"])
+    of_run = {"flow_runs": {"id": {"_eq": run_id}}}
+    assert names(api, "flow", where=of_run) == ["f"]
+    assert names(api, "flow", where={"_not": of_run}) == ["g"]
+    assert sorted(names(api, "task", where={"flow": of_run})) == ["f-1", "f-2"]
+    assert names(api, "flow", where={"flow_runs": {"id": {"_in": [run_id]}, "state": {"_eq": "Running"}}}) == []
+    assert names(api, "flow", where={"flow_runs": {"_and": [{"id": {"_in": [run_id]}}]}}) == ["f"]
+    # a null restricts nothing
+    assert names(api, "flow", where={"flow_runs": {"id": {"_eq": None}}}) == ["f"]
+
+
+def test_a_row_that_is_related_to_none_is_not_related_to_one_with_an_id(api: Caller) -> None:
+    """As a flow run that no agent has taken."""
+    run_id = api.flow_run_id(flow_run_name="waits")
+    no_agent = {"agent": {"id": {"_eq": run_id}}}
+    assert names(api, "flow_run", where=no_agent) == []
+    assert names(api, "flow_run", where={"_not": no_agent}) == ["waits"]
+
+
 def test_a_table_related_to_itself_is_told_apart(api: Caller) -> None:
     edge = {"upstream_task": "a", "downstream_task": "b"}
     api.flow_id(edges=[edge])

@@ -2,16 +2,16 @@
 
 import threading
 from pathlib import Path
-from typing import Any, Iterator, List
+from typing import Iterator
 
 import pytest
 import stored
-from sqlalchemy import UniqueConstraint, event, select
+from sqlalchemy import UniqueConstraint, select
 
-from prefect_taskrun_tasks.server import Backend, DatabaseUnusable, reading, tables
+from prefect_taskrun_tasks.server import Backend, DatabaseUnusable, tables
 from prefect_taskrun_tasks.server.database import Database
 from prefect_taskrun_tasks.server.errors import Refused
-from prefect_taskrun_tasks.server.rules import artifacts, children, flow_runs, flows, logs, tenants
+from prefect_taskrun_tasks.server.rules import artifacts, flow_runs, flows, logs, tenants
 
 
 @pytest.fixture
@@ -140,61 +140,6 @@ def test_every_foreign_key_is_the_beginning_of_an_index() -> None:
         first |= {next(iter(each.columns)).name for each in table.constraints if isinstance(each, UniqueConstraint)}
         keys = {column.name for column in table.c if column.foreign_keys} - {"tenant_id"}
         assert keys <= first, table.name
-
-
-QUEUE = """
-SELECT id FROM flow_run WHERE tenant_id = 't' AND (
-    (state IN ('Scheduled', 'Retrying') AND state_start_time <= '2026')
-    OR (state = 'Running' AND id IN (
-        SELECT flow_run_id FROM task_run WHERE state IN ('Retrying', 'Paused') AND state_start_time <= '2026'))
-)
-"""
-
-
-@pytest.mark.parametrize(
-    "query",
-    [
-        QUEUE,
-        "SELECT * FROM flow_run WHERE id = 'x'",
-        "SELECT * FROM task_run WHERE flow_run_id = 'x' AND id > 'y' ORDER BY id LIMIT 500",
-        "SELECT * FROM task_run WHERE flow_run_id = 'x' AND task_id = 'y' AND map_index > 5 ORDER BY map_index",
-        "SELECT * FROM task_run WHERE flow_run_id IN ('x') AND map_index = -1",
-        "SELECT * FROM task_run WHERE state = 'Cached' AND task_id = 'x' AND state_timestamp >= '2026'",
-        "SELECT * FROM log WHERE flow_run_id = 'x' AND id > 'y' ORDER BY id LIMIT 500",
-        "SELECT * FROM task_run WHERE flow_run_id = 'x' AND start_time IS NOT NULL AND start_time >= '2026' "
-        "AND (start_time > '2026' OR id > 'y') ORDER BY start_time, id LIMIT 500",
-        "SELECT count(*) FROM task_run WHERE flow_run_id IN ('x') AND state = 'Failed'",
-        "SELECT * FROM log WHERE flow_run_id = 'x' ORDER BY timestamp, id",
-        "SELECT * FROM flow_run WHERE updated > 'x' ORDER BY updated, id LIMIT 1000",
-        "SELECT * FROM task_run WHERE flow_run_id = 'x' AND updated > 'y' ORDER BY updated, id LIMIT 1000",
-        "SELECT * FROM log WHERE flow_run_id = 'x' AND updated > 'y' ORDER BY updated, id LIMIT 1000",
-        "SELECT * FROM flow_run_state WHERE flow_run_id IN ('x')",
-    ],
-)
-def test_a_hot_query_neither_scans_a_table_nor_sorts_one(tmp_path: Path, query: str) -> None:
-    database = Database(f"sqlite:///{tmp_path / 'plan.db'}")
-    with database.read() as connection:
-        plan = [str(row[3]) for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {query}")]
-    database.close()
-    assert not [step for step in plan if step.startswith("SCAN") or "TEMP B-TREE FOR ORDER BY" in step], plan
-
-
-def test_children_are_looked_for_by_an_index(database: Database) -> None:
-    asked: List[Any] = []
-    wanted = {"context": {"_contains": {children.LINEAGE: {"parent_flow_run_id": "x"}}}}
-    with database.read() as connection:
-        event.listen(connection, "before_cursor_execute", lambda _, cursor, *statement: asked.append(statement[:2]))
-        reading.rows(connection, tables.flow_run, [], {"where": {"_or": [wanted, wanted]}})
-        [(statement, values)] = asked
-        if connection.dialect.name == "postgresql":
-            # in a table that is empty it would not go by any
-            connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
-            explain, index = "EXPLAIN", "ix_flow_run_context"
-        else:
-            explain, index = "EXPLAIN QUERY PLAN", "ix_flow_run_parent"
-        plan = [str(row[-1]) for row in connection.exec_driver_sql(f"{explain} {statement}", values)]
-    assert [step for step in plan if index in step], plan
-    assert not [step for step in plan if "SCAN" in step or "Seq Scan" in step], plan
 
 
 def test_text_that_is_no_unicode_is_stored_with_question_marks(database: Database) -> None:

@@ -2,17 +2,17 @@
 
 import threading
 from time import monotonic
-from typing import Any, Iterator
+from typing import Any, Iterator, List
 
 import pytest
 import stored
 from cluster import Cluster
-from sqlalchemy import func, select
+from sqlalchemy import event, func, select
 
-from prefect_taskrun_tasks.server import DatabaseUnusable, postgresql_server, tables
+from prefect_taskrun_tasks.server import DatabaseUnusable, postgresql_server, reading, tables
 from prefect_taskrun_tasks.server.database import Database
 from prefect_taskrun_tasks.server.errors import NotStored, TookTooLong
-from prefect_taskrun_tasks.server.rules import logs, tenants
+from prefect_taskrun_tasks.server.rules import children, logs, tenants
 
 
 @pytest.fixture
@@ -136,3 +136,17 @@ def test_what_postgresql_refuses_in_text_and_json_is_kept_as_question_marks(data
         kept = "a?b?c \\u0000 ü"
         assert stored.rows(tx, tables.log)[0]["message"] == kept
         assert stored.flow_run(tx, run_id)["parameters"] == {"x": kept, "y?": [kept]}
+
+
+def test_children_are_looked_for_by_an_index(database: Database) -> None:
+    asked: List[Any] = []
+    wanted = {"context": {"_contains": {children.LINEAGE: {"parent_flow_run_id": "x"}}}}
+    with database.read() as connection:
+        event.listen(connection, "before_cursor_execute", lambda _, cursor, *statement: asked.append(statement[:2]))
+        reading.rows(connection, tables.flow_run, [], {"where": {"_or": [wanted, wanted]}})
+        [(statement, values)] = asked
+        # in a table that is empty it would not go by any
+        connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
+        plan = connection.exec_driver_sql(f"EXPLAIN {statement}", values).scalars().all()
+    assert [step for step in plan if "ix_flow_run_context" in step], plan
+    assert not [step for step in plan if "Seq Scan" in step], plan

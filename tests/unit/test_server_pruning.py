@@ -180,7 +180,7 @@ def test_space_is_given_back_beside_a_backend(file: Path, in_file: Database) -> 
     in_file.reserve()
     other = Database(f"sqlite:///{file}")
     fill(in_file)
-    other.store._checkpoint()
+    other.store.checkpoint()
     full = file.stat().st_size
     pruning.prune(other, ago(30 * DAY))
     assert other.store.give_back()
@@ -201,7 +201,7 @@ def test_a_file_of_an_early_version_is_written_anew_unless_a_backend_has_it(file
     as_made_by_an_early_version(file)
     fill(in_file)
     pruning.prune(in_file, ago(30 * DAY))
-    in_file.store._checkpoint()
+    in_file.store.checkpoint()
     full = file.stat().st_size
     backend = Database(f"sqlite:///{file}")
     backend.reserve()

@@ -99,10 +99,13 @@ def get_runs_in_queue(
     before, offered = before or now(), set(labels or [])
     runs, task_runs = tables.flow_run, tables.task_run
     due = and_(runs.c.state.in_(SCHEDULED), runs.c.state_start_time <= before)
-    waiting = select(task_runs.c.flow_run_id).where(
-        task_runs.c.state.in_(SCHEDULED), task_runs.c.state_start_time <= before
+    # for each flow run that is running, of which there are few; runs that have ended leave task runs that wait for ever
+    waiting = select(1).where(
+        task_runs.c.flow_run_id == runs.c.id,
+        task_runs.c.state.in_(SCHEDULED),
+        task_runs.c.state_start_time <= before,
     )
-    resumable = and_(runs.c.state == "Running", runs.c.id.in_(waiting))
+    resumable = and_(runs.c.state == "Running", waiting.exists())
     queue = (
         select(runs.c.id, runs.c.labels)
         .where(runs.c.tenant_id == tenant_id, or_(due, resumable))

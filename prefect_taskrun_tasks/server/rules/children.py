@@ -4,7 +4,7 @@ from typing import List
 
 from sqlalchemy import select
 
-from .. import tables
+from .. import jsonb, tables
 from ..transaction import Row, Transaction
 
 #: Where a child's context says whose child it is: what this package's `create_flow_run` writes
@@ -13,14 +13,9 @@ LINEAGE = "prefect_taskrun_tasks"
 
 def cancelled_with_parent(tx: Transaction, parent: Row) -> List[Row]:
     """Children of a flow run whose parent close policy is to cancel them. Some may have finished."""
-    runs = tables.flow_run
-    statement = select(runs).where(
-        # a child is younger than its parent, and most others are not
-        runs.c.created >= parent["created"],
-        runs.c.context[(LINEAGE, "parent_flow_run_id")].as_string() == parent["id"],
-        runs.c.context[(LINEAGE, "parent_close_policy")].as_string() == "cancel",
-    )
-    return tx.rows(statement)
+    lineage = {"parent_flow_run_id": parent["id"], "parent_close_policy": "cancel"}
+    context = tables.flow_run.c.context
+    return tx.rows(select(tables.flow_run).where(jsonb.contains(context, {LINEAGE: lineage})))
 
 
 def is_orphaned(tx: Transaction, child: Row) -> bool:

@@ -8,12 +8,14 @@ from prefect_taskrun_tasks.server.migrations.types import json, text
 revision = "0002"
 down_revision = "0001"
 
-#: Nearly all rows have the same tenant, and the others are beginnings of newer ones
+#: Nearly all rows have the same tenant, and the others are beginnings of newer ones, or as good as those
 NEEDLESS = {
     "ix_agent_config_tenant_id": "agent_config",
     "ix_agent_tenant_id": "agent",
     "ix_edge_tenant_id": "edge",
+    "ix_flow_flow_group_id": "flow",
     "ix_flow_group_tenant_id": "flow_group",
+    "ix_flow_name": "flow",
     "ix_flow_run_state_tenant_id": "flow_run_state",
     "ix_flow_run_tenant_id": "flow_run",
     "ix_flow_tenant_id": "flow",
@@ -21,6 +23,7 @@ NEEDLESS = {
     "ix_log_flow_run_timestamp": "log",
     "ix_log_tenant_id": "log",
     "ix_project_tenant_id": "project",
+    "ix_task_run_cache_key": "task_run",
     "ix_task_run_artifact_tenant_id": "task_run_artifact",
     "ix_task_run_flow_run_id": "task_run",
     "ix_task_run_state_tenant_id": "task_run_state",
@@ -30,11 +33,17 @@ NEEDLESS = {
 }
 
 NEW = {
+    "ix_flow_current": ("flow", ["name", "archived"]),
+    "ix_flow_newest": ("flow", ["flow_group_id", "created"]),
+    "ix_flow_version": ("flow", ["name", "version"]),
+    "ix_flow_run_idempotency_key": ("flow_run", ["idempotency_key"]),
+    "ix_flow_run_named": ("flow_run", ["name", "created"]),
     "ix_flow_run_updated": ("flow_run", ["updated", "id"]),
     "ix_log_flow_run_page": ("log", ["flow_run_id", "id"]),
     "ix_log_flow_run_timestamp": ("log", ["flow_run_id", "timestamp", "id"]),
     "ix_log_updated": ("log", ["flow_run_id", "updated", "id"]),
     "ix_task_run_cached": ("task_run", ["task_id", "state", "state_timestamp"]),
+    "ix_task_run_cached_by_key": ("task_run", ["cache_key", "state", "state_timestamp"]),
     "ix_task_run_map_index": ("task_run", ["flow_run_id", "map_index"]),
     "ix_task_run_page": ("task_run", ["flow_run_id", "id"]),
     "ix_task_run_started": ("task_run", ["flow_run_id", "start_time", "id"]),
