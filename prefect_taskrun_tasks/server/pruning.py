@@ -1,5 +1,6 @@
 """Deletes flow runs that ended long ago, beside a backend that goes on serving."""
 
+import os
 import time
 from collections import Counter
 from typing import Any, Callable, List, Sequence
@@ -21,6 +22,9 @@ PAGES = 1000
 
 #: Seconds between two transactions, at least; SQLite's writers look again whether it is their turn, and do not queue up
 PAUSE = 0.01
+
+#: Seconds in which what was written is moved into the file, unless others keep it from that for as long
+SETTLING = 5.0
 
 Report = Callable[[int, int], None]
 
@@ -115,8 +119,26 @@ def give_back(database: Database, report: Report = lambda done, total: None) -> 
         begun = time.monotonic()
         database.shrink(PAGES)
         _let_others(begun)
-    database.checkpoint()
+    _settle(database)
     return True
+
+
+def _settle(database: Database) -> None:
+    """Moves what was written into the file itself, which only then becomes smaller."""
+    until = time.monotonic() + SETTLING
+    while not _has_settled(database) and time.monotonic() < until:
+        time.sleep(PAUSE)
+
+
+def _has_settled(database: Database) -> bool:
+    log = f"{database.path}-wal"
+    before = os.path.getsize(log)
+    # SQLite waits for readers and writers, but gives up at once when another connection does the same, as each may
+    # that has written while there was much
+    database.checkpoint()
+    # nothing else makes it smaller, and somebody may have written since
+    after = os.path.getsize(log)
+    return after == 0 or after < before
 
 
 def _let_others(begun: float) -> None:

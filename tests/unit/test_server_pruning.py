@@ -1,6 +1,8 @@
 """Deleting flow runs that ended long ago: which, all of them, and the space that they took."""
 
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -176,6 +178,29 @@ def test_space_is_given_back_beside_a_backend(file: Path, database: Database) ->
     assert file.stat().st_size < full / 4
     assert other.size() == file.stat().st_size
     other.close()
+
+
+#: Holds the lock of those who move what was written into the file: the byte of that name in SQLite's WAL-index
+CHECKPOINTING = """
+import fcntl, sys, time
+with open(sys.argv[1], "rb+") as index:
+    fcntl.lockf(index, fcntl.LOCK_EX, 1, 121)
+    print("locked", flush=True)
+    time.sleep(0.5)
+"""
+
+
+def test_space_is_given_back_when_somebody_else_is_about_the_same(file: Path, database: Database) -> None:
+    fill(database)
+    database.checkpoint()
+    full = file.stat().st_size
+    pruning.prune(database, ago(30 * DAY))
+    command = [sys.executable, "-c", CHECKPOINTING, f"{file}-shm"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"locked\n"
+        assert pruning.give_back(database)
+    assert database.size() == file.stat().st_size < full / 4
 
 
 def as_made_by_an_early_version(file: Path) -> None:
