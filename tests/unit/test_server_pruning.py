@@ -15,7 +15,7 @@ from sqlalchemy import event
 from prefect_taskrun_tasks.server import DatabaseUnusable, pruning, tables
 from prefect_taskrun_tasks.server.clock import ago
 from prefect_taskrun_tasks.server.database import Database, Transaction
-from prefect_taskrun_tasks.server.rules import artifacts, logs, tenants
+from prefect_taskrun_tasks.server.rules import artifacts, children, logs, tenants
 
 DAY = 86400
 
@@ -62,6 +62,22 @@ def test_a_flow_run_that_has_not_ended_stays_however_old_it_is(database: Databas
         run_id = ended(tx, 1000, state)
     assert pruning.prune(database, ago(30 * DAY)) == {}
     assert left(database) == [run_id]
+
+
+@pytest.mark.parametrize(("parent_state", "days_ago"), [("Running", 40), ("Scheduled", 40), ("Failed", 29)])
+def test_children_stay_for_as_long_as_their_parent(database: Database, parent_state: str, days_ago: float) -> None:
+    with database.write() as tx:
+        parent = ended(tx, days_ago, parent_state)
+        child, other = ended(tx, 31), ended(tx, 31)
+        for id, parent_id in ((child, parent), (other, "00000000-0000-4000-8000-000000000000")):
+            context = {children.LINEAGE: {"parent_flow_run_id": parent_id}}
+            tx.update(tables.flow_run, tables.flow_run.c.id == id, context=context)
+    assert pruning.prune(database, ago(30 * DAY))["flow_run"] == 1
+    assert left(database) == [parent, child]
+    with database.write() as tx:
+        stored.set_state(tx, parent, "Success")
+        tx.update(tables.flow_run, tables.flow_run.c.id == parent, state_timestamp=ago(31 * DAY))
+    assert pruning.prune(database, ago(30 * DAY))["flow_run"] == 2
 
 
 OF_A_RUN = [
