@@ -42,6 +42,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--rewrite-golden", action="store_true", help="rewrite tests/end_to_end/golden, to be looked at")
     parser.addoption("--faulted-runs", type=int, default=3, help="how many runs tests/soak has (default: 3)")
     parser.addoption("--kills", type=int, default=4, help="how often tests/soak kills the backend (default: 4)")
+    parser.addoption("--week-runs", type=int, default=140, help="how many runs tests/soak has in a week (default: 140)")
     parser.addoption("--examples", type=int, default=300, help="how many requests tests/soak makes up (default: 300)")
 
 

@@ -26,6 +26,10 @@ from graphql.execution.values import get_argument_values, get_directive_values, 
 
 from .limits import Limits
 
+#: Characters of a document that is kept, as it will be sent again. One with thousands of ids in it, which Prefect's
+#: views write, will not, and takes some hundred times as much memory.
+LONGEST_KEPT = 5_000
+
 
 class InvalidDocument(Exception):
     """The document cannot be parsed, does not fit the schema, or lacks a variable."""
@@ -59,8 +63,11 @@ class Operation:
     is_introspection: bool
 
 
-@lru_cache(maxsize=256)
 def _valid(schema: GraphQLSchema, text: str, limits: Limits) -> DocumentNode:
+    return (_checked if len(text) > LONGEST_KEPT else _kept)(schema, text, limits)
+
+
+def _checked(schema: GraphQLSchema, text: str, limits: Limits) -> DocumentNode:
     if len(text) > limits.document:
         raise InvalidDocument([GraphQLError(f"A document has at most {limits.document} characters, not {len(text)}.")])
     try:
@@ -73,6 +80,9 @@ def _valid(schema: GraphQLSchema, text: str, limits: Limits) -> DocumentNode:
     if errors:
         raise InvalidDocument(errors)
     return document
+
+
+_kept = lru_cache(maxsize=256)(_checked)
 
 
 def _measure(document: DocumentNode, limits: Limits) -> None:

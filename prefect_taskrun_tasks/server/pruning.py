@@ -4,10 +4,11 @@ import time
 from collections import Counter
 from typing import Any, Callable, List, Sequence
 
-from sqlalchemy import ColumnElement, Connection, Select, Table, func, select
+from sqlalchemy import ColumnElement, Connection, FromClause, Select, Table, and_, exists, func, not_, select
 
 from . import tables
 from .database import Database
+from .rules import children
 from .rules.states import FINISHED
 
 #: Flow runs that are deleted together
@@ -29,8 +30,17 @@ def old(connection: Connection, before: str) -> List[str]:
 
 
 def _is_old(before: str) -> "List[ColumnElement[bool]]":
+    runs, parents = tables.flow_run, tables.flow_run.alias("parent")
+    # a parent that goes on, or is restarted, looks for its children: they go with it, or after it
+    with_parent = exists().where(
+        parents.c.id == runs.c.context[(children.LINEAGE, "parent_flow_run_id")].as_string(),
+        not_(and_(*_has_ended(parents, before))),
+    )
+    return [*_has_ended(runs, before), not_(with_parent)]
+
+
+def _has_ended(runs: FromClause, before: str) -> "List[ColumnElement[bool]]":
     # its last state: a run that was cancelled before it began has no end_time
-    runs = tables.flow_run
     return [runs.c.state.in_(FINISHED), runs.c.state_timestamp < before]
 
 

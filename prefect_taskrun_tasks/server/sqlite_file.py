@@ -36,6 +36,9 @@ HINDRANCES = (
 #: Pages that are given back in one transaction, or copied between two reports
 PAGES = 1000
 
+#: Seconds in which what was written is moved into the file itself
+SETTLING = 5.0
+
 Report = Callable[[int, int], None]
 
 
@@ -152,11 +155,15 @@ class SqliteFile:
         return value
 
     def checkpoint(self) -> None:
-        """Moves what was written into the file itself, unless somebody is reading what it would replace."""
+        """Moves what was written into the file itself, unless somebody reads for long what it would replace."""
+        until = time.monotonic() + SETTLING
         with self._outside_transactions() as cursor:
             # those who write wait for it
             cursor.execute("PRAGMA busy_timeout = 1000")
-            cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            # it waits for readers and writers, but gives up at once when another connection does the same, as each may
+            # that has written while there was much
+            while cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] and time.monotonic() < until:
+                time.sleep(0.01)
 
     def _rewrite(self) -> bool:
         """Writes the file anew, without free pages, and so that they can be given back from then on.

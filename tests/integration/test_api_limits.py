@@ -1,12 +1,14 @@
 """What one request may ask for, and how it is told that it has asked for more."""
 
 import time
+import uuid
 from typing import Any, Iterator
 
 import graphql
 import pytest
 from asking import Caller, caller
 
+from prefect_taskrun_tasks.server import document
 from prefect_taskrun_tasks.server.api import Api
 from prefect_taskrun_tasks.server.limits import Limits
 
@@ -143,3 +145,12 @@ def test_a_mutation_is_not_ended_for_a_query_before_it_that_took_too_long(api: C
     limited(api, seconds=0.001).post(SLOW)
     assert api.mutate("delete_flow_run", "success", flow_run_id=run["id"])
     assert api.count("log") == 0
+
+
+def test_documents_that_are_long_because_of_the_ids_in_them_are_not_kept_in_memory(api: Caller) -> None:
+    document._kept.cache_clear()
+    ids = " ".join(f'"{uuid.uuid4()}"' for _ in range(1000))
+    assert api.ask(f"{{ task_run(where: {{id: {{_nin: [{ids}]}}}}) {{ id }} }}") == {"task_run": []}
+    assert document._kept.cache_info().currsize == 0
+    assert api.ask("{ task_run { id } }") == {"task_run": []}
+    assert document._kept.cache_info().currsize == 1

@@ -39,9 +39,11 @@ class KilledBackend:
 
     Args:
         directory: for the file and the log.
+        options: of ``prefect-taskrun server start``.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *options: str) -> None:
+        self._options = options
         self.path = directory / "prefect.db"
         self._log = directory / "backend.log"
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -54,7 +56,7 @@ class KilledBackend:
         command = [str(Path(sys.executable).parent / "prefect-taskrun"), "server", "start", "--port", str(self._port)]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*command, "--database-url", f"sqlite:///{self.path}"],
+                [*command, "--database-url", f"sqlite:///{self.path}", *self._options],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -66,11 +68,20 @@ class KilledBackend:
 
     def _is_ready(self) -> bool:
         assert self._process is not None
-        assert self._process.poll() is None, self._log.read_text()[-3000:]
+        assert self._process.poll() is None, self.log()[-3000:]
         try:
             return requests.get(f"{self.url}/health", timeout=PATIENCE).ok
         except requests.ConnectionError:
             return False
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def log(self) -> str:
+        """What it has printed, each time that it was started."""
+        return self._log.read_text()
 
     def end(self, with_signal: int) -> int:
         """Returns the exit code."""

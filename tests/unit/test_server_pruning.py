@@ -1,6 +1,8 @@
 """Deleting flow runs that ended long ago: which, all of them, and the space that they took."""
 
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -13,7 +15,7 @@ from sqlalchemy import event
 from prefect_taskrun_tasks.server import DatabaseUnusable, pruning, tables
 from prefect_taskrun_tasks.server.clock import ago
 from prefect_taskrun_tasks.server.database import Database
-from prefect_taskrun_tasks.server.rules import artifacts, logs, tenants
+from prefect_taskrun_tasks.server.rules import artifacts, children, logs, tenants
 from prefect_taskrun_tasks.server.transaction import Transaction
 
 DAY = 86400
@@ -68,6 +70,22 @@ def test_a_flow_run_that_has_not_ended_stays_however_old_it_is(database: Databas
         run_id = ended(tx, 1000, state)
     assert pruning.prune(database, ago(30 * DAY)) == {}
     assert left(database) == [run_id]
+
+
+@pytest.mark.parametrize(("parent_state", "days_ago"), [("Running", 40), ("Scheduled", 40), ("Failed", 29)])
+def test_children_stay_for_as_long_as_their_parent(database: Database, parent_state: str, days_ago: float) -> None:
+    with database.write() as tx:
+        parent = ended(tx, days_ago, parent_state)
+        child, other = ended(tx, 31), ended(tx, 31)
+        for id, parent_id in ((child, parent), (other, "00000000-0000-4000-8000-000000000000")):
+            context = {children.LINEAGE: {"parent_flow_run_id": parent_id}}
+            tx.update(tables.flow_run, tables.flow_run.c.id == id, context=context)
+    assert pruning.prune(database, ago(30 * DAY))["flow_run"] == 1
+    assert left(database) == [parent, child]
+    with database.write() as tx:
+        stored.set_state(tx, parent, "Success")
+        tx.update(tables.flow_run, tables.flow_run.c.id == parent, state_timestamp=ago(31 * DAY))
+    assert pruning.prune(database, ago(30 * DAY))["flow_run"] == 2
 
 
 OF_A_RUN = [
@@ -187,6 +205,29 @@ def test_space_is_given_back_beside_a_backend(file: Path, in_file: Database) -> 
     assert file.stat().st_size < full / 4
     assert other.store.size() == file.stat().st_size
     other.close()
+
+
+#: Holds the lock of those who move what was written into the file: the byte of that name in SQLite's WAL-index
+CHECKPOINTING = """
+import fcntl, sys, time
+with open(sys.argv[1], "rb+") as index:
+    fcntl.lockf(index, fcntl.LOCK_EX, 1, 121)
+    print("locked", flush=True)
+    time.sleep(0.5)
+"""
+
+
+def test_space_is_given_back_when_somebody_else_is_about_the_same(file: Path, in_file: Database) -> None:
+    fill(in_file)
+    in_file.store.checkpoint()
+    full = file.stat().st_size
+    pruning.prune(in_file, ago(30 * DAY))
+    command = [sys.executable, "-c", CHECKPOINTING, f"{file}-shm"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"locked\n"
+        assert in_file.store.give_back()
+    assert in_file.store.size() == file.stat().st_size < full / 4
 
 
 def as_made_by_an_early_version(file: Path) -> None:
