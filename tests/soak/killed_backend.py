@@ -5,15 +5,16 @@ import signal
 import socket
 import subprocess
 import sys
-from collections import Counter, defaultdict
+from collections import defaultdict
 from pathlib import Path
 from threading import Event, Lock
 from time import sleep
-from typing import Any, Dict, Iterable, List, Optional
-from typing import Counter as CounterOf
+from typing import Any, Dict, List, Optional
 
 import requests
 from conftest import eventually
+
+from prefect_taskrun_tasks.server.clock import now
 
 #: Seconds for a request; a backend that has been killed closes its connections at once
 PATIENCE = 60
@@ -38,13 +39,15 @@ class KilledBackend:
     """A process on a file and a port, which are the same however often it is started.
 
     Args:
-        directory: for the file and the log.
+        directory: for the log, and for the file if no database is named.
         options: of ``prefect-taskrun server start``.
+        database_url: what it is started on; default: a file.
     """
 
-    def __init__(self, directory: Path, *options: str) -> None:
+    def __init__(self, directory: Path, *options: str, database_url: Optional[str] = None) -> None:
         self._options = options
         self.path = directory / "prefect.db"
+        self.database_url = database_url or f"sqlite:///{self.path}"
         self._log = directory / "backend.log"
         with socket.create_server(("127.0.0.1", 0)) as free:
             self._port = free.getsockname()[1]
@@ -56,7 +59,7 @@ class KilledBackend:
         command = [str(Path(sys.executable).parent / "prefect-taskrun"), "server", "start", "--port", str(self._port)]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*command, "--database-url", f"sqlite:///{self.path}", *self._options],
+                [*command, "--database-url", self.database_url, *self._options],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -112,8 +115,6 @@ class Written:
         self.states: Dict[str, List[str]] = defaultdict(list)
         #: idempotency key -> lines of its log
         self.lines: Dict[str, List[str]] = defaultdict(list)
-        #: message of a state, or line of a log -> how often it was sent
-        self.sent: CounterOf[str] = Counter()
 
 
 class Writer:
@@ -149,18 +150,17 @@ class Writer:
             message = f"{key} state {number}"
             kind = "Success" if number == STATES - 1 else "Running"
             state = {"flow_run_id": flow_run_id["id"], "state": {"type": kind, "message": message}}
-            self._acknowledged("set_flow_run_states", "states { status }", {"states": [state]}, [message])
+            self._acknowledged("set_flow_run_states", "states { status }", {"states": [state]})
             self._written.states[key].append(message)
         for number in range(BATCHES):
             lines = [f"{key} line {number}.{line}" for line in range(LINES)]
-            logs = [{"flow_run_id": flow_run_id["id"], "message": line, "level": "INFO"} for line in lines]
-            self._acknowledged("write_run_logs", "success", {"logs": logs}, lines)
+            logs = [{"flow_run_id": flow_run_id["id"], "message": line, "timestamp": now()} for line in lines]
+            self._acknowledged("write_run_logs", "success", {"logs": logs})
             self._written.lines[key] += lines
 
-    def _acknowledged(self, mutation: str, fields: str, input: Dict[str, Any], texts: Iterable[str] = ()) -> Any:
+    def _acknowledged(self, mutation: str, fields: str, input: Dict[str, Any]) -> Any:
         document = f"mutation($input: {mutation}_input!) {{ {mutation}(input: $input) {{ {fields} }} }}"
         while True:
-            self._written.sent.update(texts)
             try:
                 body = {"query": document, "variables": {"input": input}}
                 answer = self._session.post(self._url, json=body, timeout=PATIENCE).json()
