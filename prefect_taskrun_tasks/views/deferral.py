@@ -1,0 +1,36 @@
+"""What a task run waits for that waits without a process."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Dict, Mapping, Optional
+
+from .lineage import KEY
+
+#: Part of the serialized states of all task runs that wait so
+DEFERRED: Dict[str, Any] = {"context": {KEY: {"deferred": True}}}
+
+
+@dataclass(frozen=True)
+class Deferral:
+    """A wait for a flow run that was put off: its task run is Scheduled, and no process waits for it.
+
+    The task run's state says so in its context, where any Prefect 1 backend keeps it.
+    """
+
+    #: UUID of the flow run that is awaited
+    awaits: str
+    #: when the wait began, as ISO 8601 in UTC
+    since: str
+
+    @classmethod
+    def of(cls, serialized_state: Any) -> "Optional[Deferral]":
+        """Reads it from a task run's serialized state; None if that is of another kind."""
+        context = serialized_state.get("context") if isinstance(serialized_state, Mapping) else None
+        found = context.get(KEY) if isinstance(context, Mapping) else None
+        if not isinstance(found, Mapping) or not found.get("deferred") or serialized_state.get("type") != "Scheduled":
+            return None
+        awaits, since = found.get("awaits"), found.get("since")
+        return cls(awaits, since) if isinstance(awaits, str) and isinstance(since, str) else None
+
+    def as_context(self) -> Dict[str, Any]:
+        """The item of a state's context that says so."""
+        return {KEY: {"deferred": True, **asdict(self)}}
