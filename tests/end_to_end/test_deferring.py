@@ -1,5 +1,7 @@
 """Parents whose waits hold no process: they are left by it, and go on in another one when their child has ended."""
 
+import json
+import re
 import threading
 from pathlib import Path
 from typing import Any, List, Optional
@@ -9,9 +11,11 @@ import psutil
 import pytest
 from conftest import eventually
 from prefect import Flow
+from processes import ended
 
 from prefect_taskrun_tasks import FlowRunView, FlowView, TaskRunView, api, wait_for_flow_run
 from prefect_taskrun_tasks.runner import LocalRunner
+from prefect_taskrun_tasks.timeline import timeline_page
 from prefect_taskrun_tasks.views.deferral import Deferral
 
 #: Seconds until a family of flow runs has come to rest, at most; far more than it takes
@@ -346,5 +350,24 @@ def test_a_plain_run_waits_as_ever(local: LocalRunner, tmp_path: Path) -> None:
 def test_all_waits_are_deferrable_if_prefects_config_says_so(local: LocalRunner, tmp_path: Path) -> None:
     parent = _begun("deferring-by-default", tmp_path)
     eventually(lambda: _left(parent), PATIENCE)
+    (tmp_path / "a").write_text("")
+    assert _ended(parent) == "Success"
+
+
+def test_people_see_what_is_deferred_and_what_for(local: LocalRunner, tmp_path: Path) -> None:
+    parent = _begun("deferring-parent", tmp_path)
+    eventually(lambda: _left(parent), PATIENCE)
+    [child] = _view(parent).get_children()
+
+    def printed(*arguments: str) -> str:
+        return ended("prefect-taskrun", *arguments, env=local.environment).stdout
+
+    assert re.search(r"get_task_run_result-1 +Deferred", printed("list", parent))
+    info = printed("info", "--flow-run-id", parent, "--slug", "get_task_run_result-1")
+    assert re.search(rf"Waits for +{child.name} \({child.flow_run_id}\) +Running", info)
+    [row] = [each for each in json.loads(printed("list", parent, "--json")) if each["waits_for"]]
+    assert row["waits_for"] == child.flow_run_id
+    assert f"Deferred: waits for {child.name}" in printed("tree", parent)
+    assert '"Deferred"' in timeline_page(_view(parent))
     (tmp_path / "a").write_text("")
     assert _ended(parent) == "Success"
