@@ -53,8 +53,8 @@ def test_waiting_takes_more() -> None:
     }
     assert extra == {
         "create_flow_run": ["on_parent_restart", "parent_close_policy"],
-        "get_task_run_result": ["max_duration", "result", "serializer", "timeout"],
-        "wait_for_flow_run": ["timeout"],
+        "get_task_run_result": ["defer_after", "deferrable", "max_duration", "result", "serializer", "timeout"],
+        "wait_for_flow_run": ["defer_after", "deferrable", "timeout"],
     }
 
 
@@ -178,6 +178,8 @@ def test_a_flow_survives_cloudpickle(lib: Any) -> None:
 @pytest.mark.parametrize("name", TASKS)
 def test_the_backend_is_told_of_the_same_inputs(name: str) -> None:
     ours_only = (
+        "defer_after",
+        "deferrable",
         "max_duration",
         "on_parent_restart",
         "parent_close_policy",
