@@ -31,13 +31,14 @@ _CANCELLING = {"state": {"_eq": "Cancelling"}, "task_runs": _WAITING}
 _LISTED_FIELDS = "id version"
 
 _LOOK = f"""query(
-    $deferred: task_run_bool_exp, $ended: flow_run_bool_exp, $awaited: flow_run_bool_exp,
+    $deferred: task_run_bool_exp, $ended: flow_run_bool_exp, $awaited: flow_run_bool_exp, $busy: task_run_bool_exp,
     $cancelling: flow_run_bool_exp
 ) {{
     deferred: task_run(where: $deferred, order_by: {{id: asc}}, limit: {LISTED}) {{ {_LISTED_FIELDS} }}
     task_run_aggregate(where: $deferred) {{ aggregate {{ count }} }}
     ended: flow_run(where: $ended) {{ id name state }}
     flow_run_aggregate(where: $awaited) {{ aggregate {{ count }} }}
+    busy: task_run(where: $busy, distinct_on: flow_run_id) {{ flow_run_id }}
     cancelling: flow_run(where: $cancelling, limit: {api.PAGE}) {{ id }}
 }}"""
 
@@ -58,12 +59,14 @@ _DETAILS = """query(
 }"""
 
 
-def look(after: datetime, awaited: List[str]) -> Tuple[str, api.Row]:
-    """The query for all waits of running flow runs, and for which of the flow runs that are waited for have ended.
+def look(after: datetime, awaited: List[str], waiting: List[str]) -> Tuple[str, api.Row]:
+    """The query for all waits of running flow runs, for which of the flow runs that are waited for have ended, and for
+    which of those that wait have a process nevertheless.
 
     Args:
         after: only waits that are due later; with a time zone.
         awaited: UUIDs of the flow runs that are waited for.
+        waiting: UUIDs of those that wait.
     """
     due = {"state_start_time": {"_gt": after.isoformat()}, "flow_run": _RUNNING}
     among = {"id": {"_in": awaited}}
@@ -71,6 +74,7 @@ def look(after: datetime, awaited: List[str]) -> Tuple[str, api.Row]:
         "deferred": {**_WAITING, **due},
         "ended": {**among, "state": {"_in": _FINISHED}},
         "awaited": among,
+        "busy": {"flow_run_id": {"_in": waiting}, "state": {"_in": _BUSY}},
         "cancelling": _CANCELLING,
     }
 

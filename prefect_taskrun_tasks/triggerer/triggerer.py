@@ -60,6 +60,9 @@ class Triggerer:
         self._stopped = threading.Event()
         #: by the ids of their task runs, as they were at the last look
         self._waits: Dict[str, Deferred] = {}
+        #: flow runs that wait, and whose process is at work. A second one would do what comes after the wait, and neither
+        #: of them what comes after tasks of both
+        self._busy: Set[str] = set()
         #: flow runs that are waited for, and of which there is no row
         self._gone: Set[str] = set()
         self._looked_at = 0.0
@@ -128,7 +131,8 @@ class Triggerer:
         awaited = {wait.awaits for wait in self._waits.values() if wait.awaits}
         self._gone &= awaited
         asked = sorted(awaited - self._gone)
-        document, variables = questions.look(pendulum.now("utc") + LEAD, asked)
+        waiting = sorted({wait.flow_run_id for wait in self._waits.values()})
+        document, variables = questions.look(pendulum.now("utc") + LEAD, asked, waiting)
         purpose = f"looking at {len(self._waits)} deferred waits"
         self._looked_at = monotonic()
         answer = api.ask(document, variables, purpose)
@@ -138,6 +142,7 @@ class Triggerer:
         if api.count_of(answer, "flow_run", purpose) < len(asked):
             there = {row["id"] for row in api.find("flow_run", {"id": {"_in": asked}}, fields="id")}
             self._gone |= set(asked) - there
+        self._busy = {row["flow_run_id"] for row in api.rows_of(answer, "busy", purpose)}
         listed = {row["id"]: row["version"] for row in rows}
         self._waits = {id: wait for id, wait in self._waits.items() if listed.get(id) == wait.version}
         reasons = {id: f"There is no flow run {id}." for id in self._gone}
@@ -150,7 +155,7 @@ class Triggerer:
         now, latest = monotonic(), pendulum.now("utc") + LEAD
         self._sent = {key: at for key, at in self._sent.items() if at + AGAIN > now}
         over = [wait for wait in self._waits.values() if wait.awaits in reasons and wait.due > latest]
-        over = [wait for wait in over if wait.key not in self._sent]
+        over = [wait for wait in over if wait.key not in self._sent and wait.flow_run_id not in self._busy]
         if not over:
             self._refused.clear()
         batch = [wait for wait in over if wait.key in self._refused][:1] or over[:BATCH]

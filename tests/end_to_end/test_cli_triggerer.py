@@ -2,8 +2,8 @@
 
 import signal
 from pathlib import Path
-from time import monotonic
-from typing import Dict
+from time import monotonic, sleep
+from typing import Dict, List, Set
 
 import pendulum
 import prefect
@@ -12,7 +12,7 @@ from conftest import eventually
 from processes import Command, started
 
 from benchmarks import silent
-from prefect_taskrun_tasks import FlowRunView
+from prefect_taskrun_tasks import FlowRunView, api
 from prefect_taskrun_tasks.runner import LocalRunner, settings
 
 FLOWS = """
@@ -103,3 +103,40 @@ def test_it_ends_at_once_when_it_is_told_to_also_while_the_backend_is_away(
         assert monotonic() - begin < 5
         assert len(command.stderr.splitlines()) == 1
         assert command.stdout == ""
+
+
+def test_nothing_is_lost_or_woken_wrongly_when_it_is_killed_again_and_again(local_runner: LocalRunner) -> None:
+    parents, children = (
+        [not_yet(local_runner, f"triggerer-{each}") for _ in range(40)] for each in ("parent", "child")
+    )
+    # of running flow runs that no agent takes: it has other labels
+    prefect.Client().graphql(
+        "mutation { "
+        + " ".join(
+            f'l{i}: set_flow_run_labels(input: {{flow_run_id: "{each}", labels: ["elsewhere"]}}) {{ success }}'
+            for i, each in enumerate(parents)
+        )
+        + " }"
+    )
+    task_run_ids = silent.defer(local_runner.backend, parents, children, seconds=3600)
+    for kill in range(5):
+        with started("prefect-taskrun", "triggerer", "--interval", "0.01", env=local_runner.environment) as command:
+            eventually_says(command, "Watching.")
+            # in the midst of it
+            silent.enter(local_runner.backend, children[5 * kill : 5 * kill + 5], "Success")
+            sleep(0.02 * kill)
+            command.process.kill()
+            command.exit_code()
+    with started("prefect-taskrun", "triggerer", env=local_runner.environment):
+        eventually(lambda: due(task_run_ids[:25]) == set(task_run_ids[:25]))
+    assert due(task_run_ids[25:]) == set()
+    rows = api.find("task_run", {"id": {"_in": task_run_ids}}, fields="state version")
+    # the first two states, and at most one more
+    assert sorted((row["state"], row["version"]) for row in rows) == [("Scheduled", 2)] * 15 + [("Scheduled", 3)] * 25
+    silent.enter(local_runner.backend, parents + children, "Success")
+
+
+def due(task_run_ids: List[str]) -> Set[str]:
+    """Those of some task runs that are due."""
+    where = {"id": {"_in": task_run_ids}, "state_start_time": {"_lte": str(pendulum.now("utc"))}}
+    return {row["id"] for row in api.find("task_run", where, fields="id")}

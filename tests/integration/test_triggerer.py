@@ -67,6 +67,14 @@ class Waiting:
         start = instant(self.task_run()["serialized_state"]["start_time"])
         return start.diff(instant(self.before["serialized_state"]["start_time"])).in_seconds() > 10
 
+    def other_task_run(self, state: str) -> str:
+        """Another task run of the flow run that waits is in a state; returns its id."""
+        [run] = api.find("flow_run", {"id": {"_eq": self.id}}, fields="flow_id")
+        [task] = api.find("task", {"flow_id": {"_eq": run["flow_id"]}}, fields="id")
+        task_run_id: str = prefect.Client().get_task_run_info(self.id, task["id"], map_index=0).id
+        silent.task_run_enters(self.backend, task_run_id, {"type": state})
+        return task_run_id
+
 
 @pytest.fixture
 def waiting(backend: Backend) -> Waiting:
@@ -155,6 +163,16 @@ def test_many_waits_for_one_flow_run_are_due_together(backend: Backend) -> None:
     silent.enter(backend, [child], "Failed")
     assert len(ticked().woken) == 3
     assert all(waiting.is_due for waiting in waits)
+
+
+@pytest.mark.parametrize("state", ["Running", "Submitted"])
+def test_a_flow_run_whose_process_is_at_work_is_woken_when_it_is_not(waiting: Waiting, state: str) -> None:
+    others = [waiting.other_task_run(state), Waiting(waiting.backend).other_task_run(state)]
+    silent.enter(waiting.backend, [waiting.child], "Success")
+    watch = Triggerer()
+    assert ticked(3, watch).woken == ()
+    silent.task_run_enters(waiting.backend, others[0], {"type": "Success"})
+    assert [wake.flow_run_id for wake in ticked(1, watch).woken] == [waiting.id]
 
 
 def test_what_is_due_anyway_is_left_alone(backend: Backend) -> None:
@@ -431,16 +449,12 @@ def test_a_flow_run_without_a_process_that_is_cancelled_ends_with_its_children(w
 
 
 @pytest.mark.parametrize("state", ["Running", "Submitted"])
-def test_a_flow_run_that_has_a_process_is_left_to_it(backend: Backend, state: str) -> None:
-    waiting = Waiting(backend)
-    [flow_id] = [row["flow_id"] for row in api.find("flow_run", {"id": {"_eq": waiting.id}}, fields="flow_id")]
-    [task] = api.find("task", {"flow_id": {"_eq": flow_id}}, fields="id")
-    other = prefect.Client().get_task_run_info(waiting.id, task["id"], map_index=0).id
-    silent.task_run_enters(backend, other, {"type": state})
+def test_a_cancelled_flow_run_that_has_a_process_is_left_to_it(waiting: Waiting, state: str) -> None:
+    other = waiting.other_task_run(state)
     is_cancelled_by(waiting)
-    silent.beats(backend, waiting.id, seconds=3600)
+    silent.beats(waiting.backend, waiting.id, seconds=3600)
     assert ticked().cancelled == ()
-    silent.task_run_enters(backend, other, {"type": "Failed"})
+    silent.task_run_enters(waiting.backend, other, {"type": "Failed"})
     assert len(ticked(1).cancelled) == 1
 
 
