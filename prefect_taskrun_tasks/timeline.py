@@ -56,7 +56,7 @@ def _task_run(task_run: TaskRunView) -> List[Any]:
         task_run.task_run_id,
         task_run.task_slug,
         task_run.map_index,
-        task_run.state_name,
+        "Deferred" if task_run.deferral else task_run.state_name,
         _cut(task_run.state_message),
         _milliseconds(task_run.start_time),
         _milliseconds(task_run.end_time),

@@ -12,7 +12,7 @@ from ..views import FlowRunView, TaskRunView
 from .list import slug_of
 from .look import Look, flow_run_argument, sought_task_run, task_run_options
 from .record import lasting, record
-from .terminal import Terminal, at, lasted, plain, state_text
+from .terminal import Terminal, at, lasted, plain, state_text, task_state_text
 
 
 @click.command(
@@ -51,7 +51,7 @@ def info(
         click.echo(json.dumps({**record(task_run), **more}, indent=2))
         return
     facts: List[Tuple[str, Text]] = [
-        ("State", _state(task_run.state_name, task_run.state_message)),
+        ("State", _state(task_state_text(task_run), task_run.state_message)),
         ("Started", Text(at(task_run.start_time))),
         ("Ended", Text(at(task_run.end_time))),
         ("Runtime", Text(lasted(lasting(task_run)))),
@@ -59,11 +59,13 @@ def info(
         ("Result", Text(_result(task_run))),
         *[("Upstream", Text.assemble(slug_of(each), "  ", state_text(each.state_name))) for each in upstream],
         *[
-            ("States", Text.assemble(at(each.timestamp), "  ", _state(type(each).__name__, each.message)))
+            ("States", Text.assemble(at(each.timestamp), "  ", _state(state_text(type(each).__name__), each.message)))
             for each in states
         ],
         ("Flow run", _flow_run(of)),
     ]
+    if task_run.deferral:
+        facts.insert(1, ("Waits for", _flow_run(FlowRunView.from_flow_run_id(task_run.deferral.awaits))))
     if of.lineage:
         facts.append(("Parent", Text(f"flow run {plain(of.lineage.parent_flow_run_id)}")))
     facts.append(("Id", Text(task_run.task_run_id)))
@@ -83,8 +85,8 @@ def info(
     terminal.print(table)
 
 
-def _state(name: str, message: Optional[str]) -> Text:
-    return Text.assemble(state_text(name), f": {plain(message)}" if message else "")
+def _state(state: Text, message: Optional[str]) -> Text:
+    return Text.assemble(state, f": {plain(message)}" if message else "")
 
 
 def _result(task_run: TaskRunView) -> str:

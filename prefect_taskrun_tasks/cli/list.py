@@ -11,7 +11,7 @@ from ..views import TaskRunView
 from ..views.arguments import STATES
 from .look import Look, flow_run_argument, sought_flow_run
 from .record import lasting, record
-from .terminal import Terminal, at, lasted, plain, state_text
+from .terminal import Terminal, at, lasted, plain, task_state_text
 
 #: Task runs that are laid out together
 PAGE = 500
@@ -31,7 +31,7 @@ class Column(NamedTuple):
 
 
 _SLUG = Column("SLUG", lambda it: Text(slug_of(it)))
-_STATE = Column("STATE", lambda it: state_text(it.state_name))
+_STATE = Column("STATE", task_state_text)
 _STARTED = Column("STARTED", lambda it: Text(at(it.start_time)), 64)
 _RUNTIME = Column("RUNTIME", lambda it: Text(lasted(lasting(it))), 40)
 _SHORT_ID = Column("ID", lambda it: Text(it.task_run_id[:FEW_DIGITS]), 50)

@@ -27,6 +27,7 @@ def record(task_run: TaskRunView) -> Dict[str, Any]:
         "flow_run_id": task_run.flow_run_id,
         "state": task_run.state_name,
         "message": task_run.state_message,
+        "waits_for": task_run.deferral and task_run.deferral.awaits,
         "start_time": task_run.start_time and task_run.start_time.isoformat(),
         "end_time": task_run.end_time and task_run.end_time.isoformat(),
         # one that took no time at all is not one that has not started

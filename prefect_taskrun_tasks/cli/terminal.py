@@ -9,6 +9,7 @@ from prefect.engine.state import Cancelled, Cancelling, Failed, Running, Schedul
 from rich.console import Console
 from rich.text import Text
 
+from ..views import TaskRunView
 from ..views.arguments import STATES
 
 #: The first that fits a state's class has the colour, of the sixteen that people choose to be legible
@@ -72,6 +73,11 @@ def _whole(text: str) -> str:
 def state_text(state: str) -> Text:
     kind = STATES.get(state, object)
     return Text(plain(state), next((color for kinds, color in _COLORS if issubclass(kind, kinds)), ""))
+
+
+def task_state_text(task_run: TaskRunView) -> Text:
+    """The same of a task run, which may be put off: then it waits for a flow run without a process."""
+    return Text("Deferred", "yellow") if task_run.deferral else state_text(task_run.state_name)
 
 
 def most_first(counts: Mapping[str, int]) -> List[Tuple[str, int]]:

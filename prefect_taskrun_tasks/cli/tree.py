@@ -69,9 +69,15 @@ def _tell_changes(root: FlowRunView, terminal: Terminal) -> List[FlowRunView]:
 
 def _drawn(family: List[FlowRunView]) -> Tree:
     counts = FlowRunView.count_task_runs([each.flow_run_id for each in family])
+    running = [each.flow_run_id for each in family if each.state.is_running()]
+    deferrals = FlowRunView.deferrals_of(running) if running else {}
+    names = {each.flow_run_id: each.name for each in family}
     nodes: Dict[str, Tree] = {}
     for each in family:
         label = _label(each, counts.get(each.flow_run_id, {}))
+        awaited = [names.get(it.awaits, it.awaits) for it in deferrals.get(each.flow_run_id, ())]
+        if awaited:
+            label.append(f"  Deferred: waits for {', '.join(map(plain, awaited))}", "yellow")
         parent = nodes.get(each.lineage.parent_flow_run_id) if each.lineage else None
         nodes[each.flow_run_id] = parent.add(label) if parent else Tree(label, guide_style="dim")
     return nodes[family[0].flow_run_id]

@@ -1,4 +1,5 @@
 import { EPOCH, Missing, changes, isId, merge, milliseconds, newest, overlapping, rows } from "./backend.js";
+import { shownState } from "./deferral.js";
 import { FINISHED } from "./states.js";
 
 /** Where a child's context says whose child it is */
@@ -101,7 +102,7 @@ export class Family {
       run.id,
       run.task.slug,
       run.map_index,
-      run.state,
+      shownState(run),
       run.state_message?.slice(0, LONGEST_MESSAGE) ?? null,
       milliseconds(run.start_time),
       milliseconds(run.end_time),

@@ -1,4 +1,5 @@
 import { Missing, ask, isId, milliseconds } from "./backend.js";
+import { shownState } from "./deferral.js";
 import { element, fill, name, stateOf } from "./element.js";
 import { follow } from "./follow.js";
 import { heading } from "./heading.js";
@@ -45,7 +46,7 @@ export function taskRunPage(main, notice, id) {
     const shown = {
       name: title,
       flow: run.flow_run.flow.name,
-      state: run.state,
+      state: shownState(run),
       message: run.state_message,
       start: milliseconds(run.start_time),
       end: milliseconds(run.end_time),

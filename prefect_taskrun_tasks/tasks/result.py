@@ -8,9 +8,11 @@ from prefect.engine.result import Result
 from prefect.engine.serializers import Serializer
 
 from ..errors import ResultUnavailable
-from ..waiting import LONGEST_WAIT, Deadline, Timeout, wait_until_finished
+from ..views import FlowRunView
+from ..waiting import LONGEST_WAIT, Timeout, wait_until_finished
 from .child import check_is_not_current, explained, finished
 from .defaults import defaults_from_constructor
+from .deferring import Deferring
 
 
 class GetTaskRunResult(Task):
@@ -24,6 +26,11 @@ class GetTaskRunResult(Task):
         poll_time: seconds between two looks at the flow run at most; they start closer together.
         max_duration: how long to wait at most; None for without end, as Prefect's own task does.
         serializer: decodes the result, instead of what the child flow says. Usually not needed.
+        deferrable: whether a wait that lasts goes on without this process, see `docs/flows-of-flows.md`. Default: what
+            Prefect's config says in ``prefect_taskrun_tasks.deferrable``, or not. A wait outside of a backend run
+            never does.
+        defer_after: seconds for which it holds the process first; default: ``prefect_taskrun_tasks.defer_after`` in
+            Prefect's config, or 30.
 
     Example:
         >>> with Flow("parent") as flow:
@@ -37,15 +44,19 @@ class GetTaskRunResult(Task):
         poll_time: float = 5,
         max_duration: Optional[timedelta] = LONGEST_WAIT,
         serializer: Optional[Serializer] = None,
+        deferrable: Optional[bool] = None,
+        defer_after: Optional[float] = None,
         **kwargs: Any,
     ) -> None:
         self.map_index = map_index
         self.poll_time = poll_time
         self.max_duration = max_duration
         self.serializer = serializer
+        self.deferrable = deferrable
+        self.defer_after = defer_after
         super().__init__(**kwargs)
 
-    @defaults_from_constructor("map_index", "poll_time", "max_duration", "serializer")
+    @defaults_from_constructor("map_index", "poll_time", "max_duration", "serializer", "deferrable", "defer_after")
     def run(
         self,
         flow_run_id: str,
@@ -56,6 +67,8 @@ class GetTaskRunResult(Task):
         result: Optional[Result] = None,
         serializer: Optional[Serializer] = None,
         timeout: Timeout = None,
+        deferrable: Optional[bool] = None,
+        defer_after: Optional[float] = None,
     ) -> Any:
         """Waits, then loads the result. Arguments are those of the class, and:
 
@@ -74,6 +87,7 @@ class GetTaskRunResult(Task):
             ValueError: `task_slug` is empty, `flow_run_id` is the current flow run's, there is no such flow run or
                 task run, or the time to wait is not positive.
             WaitTimeout: the flow run has not finished in time (a `RuntimeError`).
+            Deferred: the wait goes on without this process (a signal, which ends the task run as Scheduled).
             ResultUnavailable: there is no result, or it cannot be found (a `TypeError` or `ValueError`). If the flow
                 run failed, the message explains that.
         """
@@ -82,10 +96,12 @@ class GetTaskRunResult(Task):
             raise ValueError("Required argument `task_slug` is empty")
         check_is_not_current(flow_run_id, "get_task_run_result")
         self.logger.debug(f"Waiting for flow run {flow_run_id} to finish before its result is loaded...")
-        deadline = Deadline(max_duration, timeout)
-        flow_run = finished(
-            flow_run_id, deadline, lambda flow_run_id: wait_until_finished(flow_run_id, deadline, poll_time)
-        )
+        deferring = Deferring(deferrable, defer_after, max_duration, timeout)
+
+        def wait(flow_run_id: str) -> FlowRunView:
+            return deferring.wait(flow_run_id, lambda deadline: wait_until_finished(flow_run_id, deadline, poll_time))
+
+        flow_run = finished(flow_run_id, deferring.deadline, wait)
         task_run = flow_run.get_task_run(task_slug=task_slug, map_index=map_index)
         try:
             return task_run.get_result(result=result, serializer=serializer)

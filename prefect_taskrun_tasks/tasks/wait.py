@@ -1,7 +1,7 @@
 """Waits for a flow run."""
 
 from datetime import timedelta
-from typing import Any, Type
+from typing import Any, Optional, Type
 
 from prefect import Task
 from prefect.engine.signals import FAIL, LOOP, SUCCESS, PrefectStateSignal, signal_from_state
@@ -11,6 +11,7 @@ from ..views import FlowRunView
 from ..waiting import LONGEST_WAIT, Deadline, Timeout, Watch
 from .child import check_is_not_current, explained, finished
 from .defaults import defaults_from_constructor
+from .deferring import Deferring
 
 
 def _signal(state: State) -> Type[PrefectStateSignal]:
@@ -35,6 +36,11 @@ class WaitForFlowRun(Task):
         raise_final_state: end in the state that the flow run ended in, or Failed if it was cancelled; otherwise the
             task succeeds whatever it was.
         max_duration: how long to wait at most.
+        deferrable: whether a wait that lasts goes on without this process, see `docs/flows-of-flows.md`. Default: what
+            Prefect's config says in ``prefect_taskrun_tasks.deferrable``, or not. A wait outside of a backend run
+            never does.
+        defer_after: seconds for which it holds the process first; default: ``prefect_taskrun_tasks.defer_after`` in
+            Prefect's config, or 30.
 
     Example:
         >>> with Flow("parent") as flow:
@@ -48,15 +54,21 @@ class WaitForFlowRun(Task):
         stream_logs: bool = False,
         raise_final_state: bool = False,
         max_duration: timedelta = LONGEST_WAIT,
+        deferrable: Optional[bool] = None,
+        defer_after: Optional[float] = None,
         **kwargs: Any,
     ) -> None:
         self.stream_states = stream_states
         self.stream_logs = stream_logs
         self.raise_final_state = raise_final_state
         self.max_duration = max_duration
+        self.deferrable = deferrable
+        self.defer_after = defer_after
         super().__init__(**kwargs)
 
-    @defaults_from_constructor("stream_states", "stream_logs", "raise_final_state", "max_duration")
+    @defaults_from_constructor(
+        "stream_states", "stream_logs", "raise_final_state", "max_duration", "deferrable", "defer_after"
+    )
     def run(
         self,
         flow_run_id: str,
@@ -65,6 +77,8 @@ class WaitForFlowRun(Task):
         raise_final_state: bool = False,
         max_duration: timedelta = LONGEST_WAIT,
         timeout: Timeout = None,
+        deferrable: Optional[bool] = None,
+        defer_after: Optional[float] = None,
     ) -> FlowRunView:
         """Waits. Arguments are those of the class, and:
 
@@ -80,19 +94,24 @@ class WaitForFlowRun(Task):
             ValueError: `flow_run_id` is the current flow run's, there is no such flow run (any more), or the timeout
                 is not positive.
             WaitTimeout: it has not finished in time (a `RuntimeError`).
+            Deferred: the wait goes on without this process (a signal, which ends the task run as Scheduled).
             prefect.engine.signals.PrefectStateSignal: with `raise_final_state`, the final state's signal; its message
                 explains a failure.
         """
         check_is_not_current(flow_run_id, "wait_for_flow_run")
-        deadline = Deadline(max_duration, timeout)
+        deferring = Deferring(deferrable, defer_after, max_duration, timeout)
 
-        def wait(flow_run_id: str) -> FlowRunView:
-            watch = Watch(flow_run_id, stream_states, stream_logs, deadline)
+        def watch(flow_run_id: str, deadline: Deadline) -> FlowRunView:
+            watch = Watch(flow_run_id, stream_states, stream_logs, deadline, after=deferring.told)
             for log in watch:
                 self.logger.log(log.level, f"Flow {watch.seen.name!r}: {log.message}")
+                deferring.told = max(log.timestamp, deferring.told or log.timestamp)
             return watch.seen
 
-        flow_run = finished(flow_run_id, deadline, wait)
+        def wait(flow_run_id: str) -> FlowRunView:
+            return deferring.wait(flow_run_id, lambda deadline: watch(flow_run_id, deadline))
+
+        flow_run = finished(flow_run_id, deferring.deadline, wait)
         if raise_final_state:
             state = flow_run.state
             told = str(state) if state.is_successful() else f"<{type(state).__name__}>; {explained(flow_run)}"

@@ -20,6 +20,8 @@ class Deferral:
     awaits: str
     #: when the wait began, as ISO 8601 in UTC
     since: str
+    #: what happened to the flow run until then was repeated by the task run that waits; None if it repeats nothing
+    told: Optional[str] = None
 
     @classmethod
     def of(cls, serialized_state: Any) -> "Optional[Deferral]":
@@ -29,7 +31,9 @@ class Deferral:
         if not isinstance(found, Mapping) or not found.get("deferred") or serialized_state.get("type") != "Scheduled":
             return None
         awaits, since = found.get("awaits"), found.get("since")
-        return cls(awaits, since) if isinstance(awaits, str) and isinstance(since, str) else None
+        if not isinstance(awaits, str) or not isinstance(since, str):
+            return None
+        return cls(awaits, since, found.get("told"))
 
     def as_context(self) -> Dict[str, Any]:
         """The item of a state's context that says so."""

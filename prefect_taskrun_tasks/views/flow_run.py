@@ -12,6 +12,7 @@ from prefect.utilities.graphql import GraphQLResult
 from .. import api
 from ..errors import InvalidArgument, NotFound
 from .arguments import STATES, check_map_index, check_text, state_names
+from .deferral import DEFERRED, Deferral
 from .flow import NEWEST_FIRST, FlowView
 from .history import TimestampedState, history, instant
 from .lineage import KEY, Lineage
@@ -544,6 +545,35 @@ class FlowRunView:
             for row in api.find("flow_run", where, fields=f"id {counts}"):
                 numbers = {name: int(row[name]["aggregate"]["count"]) for name in STATES}
                 found[row["id"]] = {name: number for name, number in numbers.items() if number}
+        return found
+
+    @classmethod
+    def deferrals_of(cls, flow_run_ids: Iterable[str]) -> Dict[str, List[Deferral]]:
+        """What task runs of flow runs wait for without a process.
+
+        Args:
+            flow_run_ids: UUIDs of the flow runs.
+
+        Returns:
+            UUID of each flow run of which some do -> what for.
+
+        Example:
+            >>> FlowRunView.deferrals_of(["<id>"])
+            {"<id>": [Deferral(awaits="<id of a child>", since="2026-11-25T00:00:00+00:00")]}
+        """
+        ids = list(flow_run_ids)
+        found: Dict[str, List[Deferral]] = {}
+        for start in range(0, len(ids), MOST_PARENTS):
+            where = {
+                "flow_run_id": {"_in": ids[start : start + MOST_PARENTS]},
+                "state": {"_eq": "Scheduled"},
+                "serialized_state": {"_contains": DEFERRED},
+            }
+            for page in api.pages("task_run", where, fields="id flow_run_id serialized_state"):
+                for row in page:
+                    deferral = Deferral.of(row["serialized_state"])
+                    if deferral:
+                        found.setdefault(row["flow_run_id"], []).append(deferral)
         return found
 
     def get_task_run_ids(self) -> List[str]:

@@ -16,6 +16,7 @@ from .. import api, results
 from ..errors import Ambiguous, IncompleteMap, NotFinished, NotFound, NotMapped
 from ..results import RAISE, Loader, Stored
 from .arguments import check_count, check_kind, check_map_index, check_text
+from .deferral import Deferral
 from .flow import FlowView
 from .history import TimestampedState, history, instant
 from .log import FlowRunLog, logs_where
@@ -84,6 +85,11 @@ class TaskRunView:
         """What its state says."""
         message = self._serialized_state.get("message") if self._serialized_state else self.state.message
         return None if message is None else str(message)
+
+    @property
+    def deferral(self) -> Optional[Deferral]:
+        """What it waits for without a process; None if it does not."""
+        return Deferral.of(self._serialized_state or self.state.serialize())
 
     @property
     def start_time(self) -> Optional[pendulum.DateTime]:

@@ -65,17 +65,18 @@ def declare(edges: Iterable[Edge]) -> Dict[Edge, WaitCycle]:
 
 
 def _awaited_by(flow_run_ids: Set[str]) -> Dict[str, Set[str]]:
-    """Flow run -> those that its task runs have said to wait for, of task runs that are running still."""
+    """Flow run -> those that its task runs have said to wait for, of task runs that still do."""
     where = {"flow_run_id": {"_in": sorted(flow_run_ids)}, "name": {"_eq": LOGGER}}
     said = [log for page in api.pages("log", where, fields="id flow_run_id task_run_id message") for log in page]
     task_run_ids = sorted({log["task_run_id"] for log in said if log["task_run_id"]})
-    running = {"id": {"_in": task_run_ids}, "state": {"_eq": "Running"}}
-    pages = api.pages("task_run", running, fields="id") if said else ()
-    are_running = {row["id"] for page in pages for row in page}
+    # one that waits without a process is Scheduled
+    waiting = {"id": {"_in": task_run_ids}, "state": {"_in": ["Running", "Scheduled", "Submitted"]}}
+    pages = api.pages("task_run", waiting, fields="id") if said else ()
+    are_waiting = {row["id"] for page in pages for row in page}
     found: Dict[str, Set[str]] = {flow_run_id: set() for flow_run_id in flow_run_ids}
     for log in said:
         match = _AWAITED.match(log["message"] or "")
-        if match and log["task_run_id"] in are_running:
+        if match and log["task_run_id"] in are_waiting:
             found[log["flow_run_id"]].add(match.group(1))
     return found
 

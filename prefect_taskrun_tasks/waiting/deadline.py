@@ -20,13 +20,14 @@ class Deadline:
     Args:
         max_duration: from now; None for without end. Zero, as Prefect takes it, leaves time for one look.
         timeout: instead of `max_duration`, in seconds or as a `timedelta`.
+        waited: seconds for which the wait has lasted already, in other processes.
 
     Raises:
         WrongType: `timeout` is no time (a `TypeError`).
         InvalidArgument: `timeout` is not positive (a `ValueError`).
     """
 
-    def __init__(self, max_duration: Optional[timedelta], timeout: Timeout = None) -> None:
+    def __init__(self, max_duration: Optional[timedelta], timeout: Timeout = None, waited: float = 0.0) -> None:
         if isinstance(timeout, bool) or not isinstance(timeout, (int, float, timedelta, type(None))):
             raise WrongType(f"A timeout is a number of seconds or a timedelta, not {timeout!r}.")
         given = max_duration if timeout is None else timeout
@@ -34,7 +35,7 @@ class Deadline:
         # written so that it also refuses nan
         if timeout is not None and seconds is not None and not seconds > 0:
             raise InvalidArgument(f"A timeout must be longer than 0 s, and not {timeout!r}.")
-        self._start = monotonic()
+        self._start = monotonic() - waited
         self._seconds = math.inf if seconds is None else seconds
 
     @property
@@ -46,6 +47,10 @@ class Deadline:
     def left(self) -> float:
         """Seconds, at least 0."""
         return max(0.0, self._start + self._seconds - monotonic())
+
+    def sooner(self, seconds: float) -> "Deadline":
+        """One that is over in so many seconds, or when this one is."""
+        return self if seconds >= self.left else Deadline(timedelta(seconds=seconds))
 
     def missed(self, awaited: str, last_seen: str) -> WaitTimeout:
         """The error for what has not happened in time."""

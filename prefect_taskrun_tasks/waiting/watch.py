@@ -66,7 +66,11 @@ def watch_flow_run(
 
 
 class Watch:
-    """A flow run that is watched by iterating over this, with the arguments of `watch_flow_run`."""
+    """A flow run that is watched by iterating over this, with the arguments of `watch_flow_run`, and:
+
+    Args:
+        after: leave out what happened until then.
+    """
 
     def __init__(
         self,
@@ -76,8 +80,11 @@ class Watch:
         deadline: Deadline,
         before_poll: Callable[[], None] = lambda: None,
         task_run_id: Optional[str] = None,
+        after: Optional[pendulum.DateTime] = None,
     ) -> None:
         self.flow_run_id = flow_run_id
+        #: what was told already, by another watch: all until then
+        self._after = after
         self._task_run_id = task_run_id
         self._stream_states = stream_states
         self._stream_logs = stream_logs
@@ -105,14 +112,14 @@ class Watch:
                 if news and news.row:
                     is_first = self._seen is None
                     self._seen = FlowRunView._from_flow_run_data(news.row)
-                    if is_first and self._seen.state.is_finished():
+                    if is_first and self._seen.state.is_finished() and self._after is None:
                         yield from self._summary()
                         return
                     entries += self._new_states()
                 if news:
                     entries += self._new_logs(news.logs)
                 entries += self._agent_warning()
-                yield from sorted(entries)
+                yield from sorted(each for each in entries if self._after is None or each.timestamp > self._after)
                 if self._seen and self._seen.state.is_finished():
                     ended = ended or monotonic()
                     if not self._stream_logs or self._has_last_logs() or monotonic() > ended + LAST_LOGS:

@@ -11,7 +11,7 @@ from .. import tables
 from ..clock import ago, normal, now
 from ..errors import Refused
 from ..transaction import Row, Transaction
-from . import children, events
+from . import children, deferrals, events
 
 State = Dict[str, Any]
 
@@ -107,6 +107,8 @@ def record_all(tx: Transaction, kind: Kind, runs: Sequence[Row], state: State) -
         tx.news = True
         for run, (history, _) in zip(runs, recorded):
             events.state_changed(tx, run, history)
+            if state["type"] in FINISHED:
+                _wake(tx, run, state)
 
 
 @lru_cache(maxsize=None)
@@ -117,6 +119,13 @@ def _change(runs: Table, columns: Tuple[str, ...]) -> Update:
         .where(runs.c.id == bindparam("run_id"))
         .values({name: bindparam(f"new_{name}") for name in columns})
     )
+
+
+def _wake(tx: Transaction, flow_run: Row, state: State) -> None:
+    """Makes those due that wait for a flow run which has ended."""
+    message = f"Flow run {flow_run['name']!r} ({flow_run['id']}) has ended as {state['type']}."
+    for run in deferrals.awaiting(tx, flow_run["id"]):
+        record(tx, TASK_RUN, run, {**run["serialized_state"], "message": message, "start_time": now()})
 
 
 def _recorded(kind: Kind, run: Row, state: State) -> Tuple[Dict[str, Any], Dict[str, Any]]:
@@ -175,9 +184,13 @@ def _set_flow_run_state(tx: Transaction, flow_run_id: str, state: State) -> Row:
             raise Refused("State update failed: this run has already been submitted.")
     if name == "Cancelled":
         _cancel_task_runs(tx, flow_run_id, state)
+    has_no_process = name == "Cancelling" and deferrals.has_no_process(tx, run)
     record(tx, FLOW_RUN, run, state)
     if name in ("Cancelling", "Cancelled"):
         _cancel_children(tx, run)
+    if has_no_process:
+        # nobody else would end it
+        _set_flow_run_state(tx, flow_run_id, {"type": "Cancelled", "message": "Flow run is cancelled"})
     if name == "Submitted" and tx.agent_id and tx.get(tables.agent, tx.agent_id):
         tx.update(tables.flow_run, tables.flow_run.c.id == flow_run_id, agent_id=tx.agent_id)
     return {"id": run["id"], "status": "SUCCESS"}
@@ -192,7 +205,9 @@ def cancel_flow_run(tx: Transaction, flow_run_id: str) -> Row:
         return {"state": run["state"]}
     name = "Cancelling" if run["state"] in ("Running", "Cancelling") else "Cancelled"
     _set_flow_run_state(tx, flow_run_id, {"type": name, "message": f"Flow run is {name.lower()}"})
-    return {"state": name}
+    run = tx.get(tables.flow_run, flow_run_id)
+    assert run is not None
+    return {"state": run["state"]}
 
 
 def _cancel_children(tx: Transaction, parent: Row) -> None:
@@ -256,6 +271,12 @@ def _set_task_run_state(tx: Transaction, task_run_id: str, state: State) -> Row:
             )
     if _is_replay(run, state):
         return _note_life(tx, TASK_RUN, run)
+    awaited = deferrals.awaited_by(state)
+    if awaited:
+        awaited_run = tx.get(tables.flow_run, awaited)
+        if awaited_run is None or awaited_run["state"] in FINISHED:
+            # it has ended since the task run has looked
+            state = {**state, "start_time": now()}
     record(tx, TASK_RUN, run, state)
     if name == "Submitted":
         # an agent is about to start a process for the flow run, whose last one may have been silent for long

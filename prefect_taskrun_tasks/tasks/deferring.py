@@ -1,0 +1,187 @@
+"""Waits that hold no process: the task run ends as Scheduled, and goes on in another process when it has come due."""
+
+from datetime import timedelta
+from typing import Any, Callable, Dict, List, Optional, Set
+
+import pendulum
+import prefect
+from prefect.engine.signals import PrefectStateSignal
+from prefect.engine.state import Scheduled
+from prefect.exceptions import ClientError
+from prefect.utilities.logging import get_logger
+
+from .. import api
+from ..errors import InvalidArgument, TaskRunError, WaitTimeout
+from ..views import FlowRunView
+from ..views.deferral import Deferral
+from ..views.history import instant
+from ..waiting import Deadline, Timeout
+
+#: Seconds for which a wait holds its process, before it is deferred
+DEFER_AFTER = 30.0
+
+#: Seconds until a deferred wait looks again, where nobody wakes it
+RECHECK = 60.0
+
+#: Where the defaults are in Prefect's config: ``[prefect_taskrun_tasks]`` in its file, or
+#: ``PREFECT__PREFECT_TASKRUN_TASKS__DEFERRABLE=true`` in the environment
+SECTION = "prefect_taskrun_tasks"
+
+#: States of task runs that are started, or about to be
+_UNDER_WAY = ("Running", "Submitted")
+
+#: The label of a flow run that no agent runs, as ``prefect run --execute`` makes it (cli/run.py in prefect 1.4.1)
+_AGENTLESS = "agentless-run-"
+
+
+class Deferred(PrefectStateSignal):
+    """Ends a task run as Scheduled. Unlike one that is Retrying, it keeps no process, and no attempt is counted."""
+
+    _state_cls = Scheduled
+
+
+class Deferring:
+    """The wait of the current task run, which may go through several processes.
+
+    Args:
+        deferrable: whether it may be deferred; None for Prefect's config, and False if that does not say.
+        defer_after: seconds for which it holds its process first; None for Prefect's config, and 30 if that does not.
+        max_duration: how long it lasts at most, in all processes together.
+        timeout: the same, and instead of it.
+
+    Raises:
+        InvalidArgument: `defer_after` is negative (a `ValueError`).
+        WrongType, InvalidArgument: see `Deadline`.
+        BackendUnreachable: the Prefect API does not answer.
+    """
+
+    def __init__(
+        self,
+        deferrable: Optional[bool],
+        defer_after: Optional[float],
+        max_duration: Optional[timedelta],
+        timeout: Timeout,
+    ) -> None:
+        self._defer_after = float(_setting("defer_after", DEFER_AFTER) if defer_after is None else defer_after)
+        if not self._defer_after >= 0:
+            raise InvalidArgument(f"defer_after is a number of seconds, and not {defer_after!r}.")
+        self._is_deferrable = bool(_setting("deferrable", False) if deferrable is None else deferrable)
+        # only a backend's task run can be started again; Prefect's runner for those alone knows its version
+        self._is_deferrable = self._is_deferrable and prefect.context.get("task_run_version") is not None
+        earlier = _earlier() if self._is_deferrable else None
+        self._is_resumed = earlier is not None
+        self._since = instant(earlier.since) if earlier else pendulum.now("utc")
+        #: until when the awaited flow run's doings have been repeated
+        self.told: Optional[pendulum.DateTime] = instant(earlier.told) if earlier and earlier.told else None
+        waited = max(0.0, (pendulum.now("utc") - self._since).total_seconds())
+        #: when to give up
+        self.deadline = Deadline(max_duration, timeout, waited)
+
+    def wait(self, flow_run_id: str, wait: Callable[[Deadline], FlowRunView]) -> FlowRunView:
+        """Waits for a flow run in this process, and then without one.
+
+        Args:
+            flow_run_id: UUID of the flow run.
+            wait: blocks until it has finished, or raises `WaitTimeout` at a deadline.
+
+        Raises:
+            Deferred: it goes on elsewhere.
+            WaitTimeout: the time is over.
+        """
+        # in another process it is known to last
+        here = 0.0 if self._is_resumed else self._defer_after
+        while self._is_deferrable and not self.deadline.is_one_look:
+            try:
+                return wait(self.deadline.sooner(here))
+            except WaitTimeout:
+                if not self.deadline.left:
+                    raise
+            self._defer(flow_run_id)
+            here = max(self._defer_after, 1.0)
+        return wait(self.deadline)
+
+    def _defer(self, flow_run_id: str) -> None:
+        try:
+            with api.patience(0):
+                reason = _refusal()
+                [awaited] = api.find("flow_run", {"id": {"_eq": flow_run_id}}, fields="name")
+        except (TaskRunError, ClientError):
+            # the Prefect API is away, and would not store that either
+            return
+        if reason:
+            self._is_deferrable = False
+            get_logger(__name__).warning(
+                f"The wait for flow run {awaited['name']!r} ({flow_run_id}) holds its process: {reason}"
+            )
+            return
+        deferral = Deferral(flow_run_id, self._since.isoformat(), self.told.isoformat() if self.told else None)
+        pause = min(float(_setting("recheck", RECHECK)), self.deadline.left)
+        raise Deferred(
+            f"Waiting for flow run {awaited['name']!r} ({flow_run_id}) since {self._since:%Y-%m-%d %H:%M:%S} UTC, "
+            "without a process.",
+            result=None,
+            start_time=pendulum.now("utc") + timedelta(seconds=pause),
+            # a retry that is deferred is still that retry: Prefect's task runner finds its number there
+            context={"task_run_count": prefect.context.get("task_run_count", 1), **deferral.as_context()},
+        )
+
+
+def _setting(name: str, default: Any) -> Any:
+    section = prefect.context.config.get(SECTION) or {}
+    return section.get(name, default)
+
+
+def _earlier() -> Optional[Deferral]:
+    """How this attempt of the current task run was deferred the last time, if it was."""
+    where = {"id": {"_eq": prefect.context.get("task_run_id")}}
+    [row] = api.find("task_run", where, fields="states { timestamp serialized_state }")
+    for state in sorted(row["states"], key=lambda it: str(it["timestamp"]), reverse=True):
+        kind = (state["serialized_state"] or {}).get("type")
+        if kind not in (*_UNDER_WAY, "Pending"):
+            return Deferral.of(state["serialized_state"])
+    return None
+
+
+def _refusal() -> Optional[str]:
+    """Why the current flow run cannot be left by its process; None if it can.
+
+    When it goes on, results of tasks that have finished are read from where they are kept. Prefect takes a result that
+    is nowhere for None, and would pass that on.
+    """
+    flow_run_id = prefect.context.get("flow_run_id")
+    [flow_run] = api.find("flow_run", {"id": {"_eq": flow_run_id}}, fields="flow_id labels")
+    if any(label.startswith(_AGENTLESS) for label in flow_run["labels"] or ()):
+        return "no agent would start the flow run again, which was started without one."
+    edges = api.find(
+        "edge",
+        {"flow_id": {"_eq": flow_run["flow_id"]}, "key": {"_is_null": False}},
+        fields="upstream_task_id downstream_task_id",
+    )
+    unfinished = _unfinished({edge["downstream_task_id"] for edge in edges}, flow_run_id)
+    used = sorted({edge["upstream_task_id"] for edge in edges if edge["downstream_task_id"] in unfinished})
+    return _lost(used, flow_run_id)
+
+
+def _unfinished(task_ids: Set[str], flow_run_id: str) -> Set[str]:
+    """Those of some tasks that have task runs which will still read what others returned."""
+    where = {"flow_run_id": {"_eq": flow_run_id}, "task_id": {"_in": sorted(task_ids)}, "end_time": {"_is_null": True}}
+    return {row["task_id"] for page in api.pages("task_run", where, fields="id task_id") for row in page}
+
+
+def _lost(task_ids: List[str], flow_run_id: str) -> Optional[str]:
+    """What is wrong with the first task run of some tasks whose result would be lost with the process."""
+    where = {
+        "flow_run_id": {"_eq": flow_run_id},
+        "task_id": {"_in": task_ids},
+        "state": {"_in": ["Success", "Cached", "Looped"]},
+    }
+    for page in api.pages("task_run", where, fields="id task { slug } map_index serialized_state"):
+        for row in page:
+            result: Dict[str, Any] = row["serialized_state"].get("_result") or {}
+            if result.get("location") is None:
+                child = f"[{row['map_index']}]" if row["map_index"] >= 0 else ""
+                return (
+                    f"what {row['task']['slug']}{child} returned is in no place from which another process could read "
+                    "it. Give its flow or its task a `result`, such as LocalResult, and leave `checkpoint` on."
+                )
+    return None

@@ -1,0 +1,115 @@
+"""Waits without a process: woken when what they wait for has ended, and cancelled with their flow run at once."""
+
+from typing import Any, Iterator
+
+import pytest
+import stored
+
+from prefect_taskrun_tasks.server import tables
+from prefect_taskrun_tasks.server.clock import ago, now
+from prefect_taskrun_tasks.server.rules import agents, states
+from prefect_taskrun_tasks.server.transaction import Transaction
+from prefect_taskrun_tasks.views.deferral import Deferral
+
+
+@pytest.fixture
+def tx(database_url: str) -> Iterator[Transaction]:
+    with stored.transaction(database_url) as tx:
+        yield tx
+
+
+@pytest.fixture
+def child(tx: Transaction) -> str:
+    return stored.running(tx)
+
+
+@pytest.fixture
+def parent(tx: Transaction) -> str:
+    return stored.running(tx, flow_id=stored.flow_id(tx, name="parent"))
+
+
+def defer(tx: Transaction, parent: str, awaits: str, index: int = 0) -> str:
+    """One of the parent's task runs, which is put off for an hour."""
+    task_run_id = str(stored.task_runs(tx, parent)[index]["id"])
+    stored.set_task_state(tx, task_run_id, "Running")
+    context = {"tags": [], "task_run_count": 1, **Deferral(awaits, now()).as_context()}
+    stored.set_task_state(tx, task_run_id, "Scheduled", start_time=ago(-3600), context=context)
+    return task_run_id
+
+
+def queue(tx: Transaction) -> Any:
+    return agents.get_runs_in_queue(tx, tenant_id=stored.tenant_id(tx))["flow_run_ids"]
+
+
+@pytest.mark.parametrize("ends_as", ["Success", "Failed", "Cancelled", "TimedOut"])
+def test_a_deferred_wait_is_due_as_soon_as_its_flow_run_has_ended(
+    tx: Transaction, parent: str, child: str, ends_as: str
+) -> None:
+    other = stored.running(tx)
+    waits = [defer(tx, parent, child), defer(tx, parent, other, index=1)]
+    assert queue(tx) == []
+    tx.queued = False
+    stored.set_state(tx, child, ends_as)
+    assert tx.queued
+    assert queue(tx) == [parent]
+    woken, asleep = [stored.task_run(tx, each) for each in waits]
+    assert woken["state"] == "Scheduled"
+    assert child in woken["state_message"]
+    assert ends_as in woken["state_message"]
+    assert woken["serialized_state"]["context"]["task_run_count"] == 1
+    assert woken["state_start_time"] <= now() < asleep["state_start_time"]
+
+
+def test_a_wait_that_is_deferred_after_its_flow_run_has_ended_is_due_at_once(
+    tx: Transaction, parent: str, child: str
+) -> None:
+    """It has ended between the last look and the state that puts the wait off."""
+    stored.set_state(tx, child, "Success")
+    defer(tx, parent, child)
+    assert queue(tx) == [parent]
+
+
+def test_a_wait_for_a_flow_run_that_is_gone_is_due_at_once(tx: Transaction, parent: str) -> None:
+    defer(tx, parent, tables.new_id())
+    assert queue(tx) == [parent]
+
+
+def test_a_wait_that_goes_on_already_is_left_alone(tx: Transaction, parent: str, child: str) -> None:
+    wait = defer(tx, parent, child)
+    for name in ("Submitted", "Running"):
+        stored.set_task_state(tx, wait, name)
+        stored.set_state(tx, child, "Success", message=name)
+        assert stored.task_run(tx, wait)["state"] == name
+
+
+def test_a_flow_run_that_only_waits_is_cancelled_at_once(tx: Transaction, parent: str, child: str) -> None:
+    wait = defer(tx, parent, child)
+    assert states.cancel_flow_run(tx, parent) == {"state": "Cancelled"}
+    assert stored.flow_run(tx, parent)["state"] == "Cancelled"
+    assert stored.task_run(tx, wait)["state"] == "Cancelled"
+    assert stored.history(tx, parent)[-2:] == ["Cancelling", "Cancelled"]
+    # what it waited for ends later, and wakes nobody
+    stored.set_state(tx, child, "Success")
+    assert queue(tx) == []
+
+
+def test_so_is_one_that_a_page_sets_to_cancelling(tx: Transaction, parent: str, child: str) -> None:
+    defer(tx, parent, child)
+    stored.set_state(tx, parent, "Cancelling")
+    assert stored.flow_run(tx, parent)["state"] == "Cancelled"
+
+
+@pytest.mark.parametrize("name", ["Running", "Submitted"])
+def test_one_that_does_something_else_is_asked_to_stop(tx: Transaction, parent: str, child: str, name: str) -> None:
+    defer(tx, parent, child)
+    stored.set_task_state(tx, stored.task_runs(tx, parent)[1]["id"], name)
+    assert states.cancel_flow_run(tx, parent) == {"state": "Cancelling"}
+    assert stored.flow_run(tx, parent)["state"] == "Cancelling"
+
+
+def test_one_whose_task_waits_to_be_retried_is_asked_to_stop(tx: Transaction, parent: str) -> None:
+    """A process waits for that."""
+    task_run_id = stored.task_runs(tx, parent)[0]["id"]
+    stored.set_task_state(tx, task_run_id, "Retrying", start_time=ago(-300))
+    stored.set_task_state(tx, stored.task_runs(tx, parent)[1]["id"], "Scheduled", start_time=ago(-300))
+    assert states.cancel_flow_run(tx, parent) == {"state": "Cancelling"}
