@@ -53,10 +53,10 @@ def triggerer(interval: float) -> None:
     is_told = False
     for tick in watch.ticks():
         if not is_told:
-            tell(f"Watching. There are {tick.waits:,} deferred waits.")
+            tell(f"Watching. Deferred waits: {tick.waits:,}")
             is_told = True
         for wake in tick.woken:
             tell(f"{plain(wake.flow_run_name)} ({wake.flow_run_id}) is woken. {plain(wake.reason)}")
         for each in tick.cancelled:
-            children = f" and {len(each.children):,} children" if each.children else ""
-            tell(f"{plain(each.flow_run_name)} ({each.flow_run_id}){children} had no process, and is Cancelled.")
+            children = f" Cancelled with it: {len(each.children):,}" if each.children else ""
+            tell(f"{plain(each.flow_run_name)} ({each.flow_run_id}) had no process, and is Cancelled.{children}")

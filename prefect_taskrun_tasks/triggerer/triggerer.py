@@ -60,8 +60,8 @@ class Triggerer:
         self._stopped = threading.Event()
         #: by the ids of their task runs, as they were at the last look
         self._waits: Dict[str, Deferred] = {}
-        #: flow runs that wait, and whose process is at work. A second one would do what comes after the wait, and neither
-        #: of them what comes after tasks of both
+        #: flow runs that wait, and whose process is at work. A second one would do what comes after the wait, and
+        #: neither of them what comes after tasks of both
         self._busy: Set[str] = set()
         #: flow runs that are waited for, and of which there is no row
         self._gone: Set[str] = set()
@@ -147,7 +147,7 @@ class Triggerer:
         self._waits = {id: wait for id, wait in self._waits.items() if listed.get(id) == wait.version}
         reasons = {id: f"There is no flow run {id}." for id in self._gone}
         for row in api.rows_of(answer, "ended", purpose):
-            reasons[row["id"]] = f"Flow run {row['name']} ({row['id']}) has ended in state {row['state']}."
+            reasons[row["id"]] = f"Flow run {row['name']!r} ({row['id']}) has ended as {row['state']}."
         return listed, reasons, [row["id"] for row in api.rows_of(answer, "cancelling", purpose)]
 
     def _wake(self, reasons: Dict[str, str]) -> Tuple[List[Wake], bool]:

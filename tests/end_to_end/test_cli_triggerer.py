@@ -9,14 +9,20 @@ import pendulum
 import prefect
 import pytest
 from conftest import eventually
+from prefect.engine.state import Scheduled
 from processes import Command, started
 
 from benchmarks import silent
-from prefect_taskrun_tasks import FlowRunView, api
+from prefect_taskrun_tasks import FlowRunView, api, cancel_flow_run
 from prefect_taskrun_tasks.runner import LocalRunner, settings
+from prefect_taskrun_tasks.triggerer import questions
 
 FLOWS = """
+import os
 from prefect import Flow, task
+from prefect.engine.results import LocalResult
+from prefect.run_configs import UniversalRun
+from prefect_taskrun_tasks import create_flow_run, get_task_run_result
 
 @task
 def waits():
@@ -27,14 +33,24 @@ with Flow("triggerer-parent") as parent:
 
 with Flow("triggerer-child") as child:
     waits()
+
+#: so late that it has to be woken
+LATE = UniversalRun(env={"PREFECT__PREFECT_TASKRUN_TASKS__RECHECK": "3600"})
+
+with Flow("triggerer-deferring", result=LocalResult(dir=RESULTS), run_config=LATE) as deferring:
+    later = {"scheduled_start_time": LATER}
+    child_run_id = create_flow_run(flow_name="triggerer-child", parent_close_policy="cancel", **later)
+    get_task_run_result(child_run_id, "waits-1", deferrable=True, defer_after=0.2)
 """
 
 
 @pytest.fixture(scope="module", autouse=True)
 def flows(local_runner: LocalRunner, tmp_path_factory: pytest.TempPathFactory) -> None:
     """The flows above are registered, and this process's Prefect talks to their backend."""
-    file = tmp_path_factory.mktemp("flows") / "triggered.py"
-    file.write_text(FLOWS)
+    folder = tmp_path_factory.mktemp("flows")
+    file = folder / "triggered.py"
+    given = f"import pendulum\nRESULTS = {str(folder / 'results')!r}\nLATER = pendulum.now('utc').add(hours=1)\n"
+    file.write_text(given + FLOWS)
     local_runner.register(file)
 
 
@@ -55,7 +71,7 @@ def test_what_was_awaited_while_it_was_dead_is_woken_and_run_by_an_agent(local_r
     other, unfinished = (not_yet(local_runner, f"triggerer-{each}") for each in ("parent", "child"))
     [_, left] = silent.defer(local_runner.backend, [parent, other], [child, unfinished], seconds=3600)
     with started("prefect-taskrun", "triggerer", env=local_runner.environment) as command:
-        eventually_says(command, "Watching. There are 2 deferred waits.")
+        eventually_says(command, "Watching. Deferred waits: 2")
         command.process.send_signal(signal.SIGKILL)
         assert command.exit_code() == -signal.SIGKILL
     silent.enter(local_runner.backend, [child], "Success")
@@ -64,7 +80,7 @@ def test_what_was_awaited_while_it_was_dead_is_woken_and_run_by_an_agent(local_r
         # the agent that has run it was told by
         [woken] = [line for line in command.stdout.splitlines() if "is woken" in line]
         assert f"({parent}) is woken. Flow run" in woken
-        assert woken.endswith(f"({child}) has ended in state Success.")
+        assert woken.endswith(f"({child}) has ended as Success.")
         command.process.send_signal(signal.SIGTERM)
         assert (command.exit_code(), command.stderr) == (0, "")
     [task_run] = FlowRunView.from_flow_run_id(parent).get_all_task_runs()
@@ -82,6 +98,51 @@ def test_a_flow_run_that_is_cancelled_without_a_process_is_ended(local_runner: L
     with started("prefect-taskrun", "triggerer", env=local_runner.environment) as command:
         eventually_says(command, f"({parent}) had no process, and is Cancelled.")
     assert type(FlowRunView.from_flow_run_id(parent).state).__name__ == "Cancelled"
+
+
+@pytest.fixture
+def unhelpful(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The backend, in this process, wakes nobody and cancels nothing by itself, as Prefect Server."""
+    rules = "prefect_taskrun_tasks.server.rules"
+    monkeypatch.setattr(f"{rules}.states._wake", lambda tx, flow_run, state: None)
+    monkeypatch.setattr(f"{rules}.states._cancel_children", lambda tx, parent: None)
+    monkeypatch.setattr(f"{rules}.deferrals.awaited_by", lambda state: None)
+
+
+def deferring(local_runner: LocalRunner) -> FlowRunView:
+    """A flow run that has deferred its wait, and whose process has ended."""
+    flow_run_id = prefect.Client().create_flow_run(flow_id=local_runner._flows["triggerer-deferring"][0])
+    left = {"flow_run_id": {"_eq": flow_run_id}, "message": {"_eq": questions.LEFT}}
+    eventually(lambda: api.find("log", left, fields="id"))
+    flow_run = FlowRunView.from_flow_run_id(flow_run_id)
+    states = {type(task_run.state).__name__ for task_run in flow_run.get_all_task_runs()}
+    assert (states, flow_run.state.is_running()) == ({"Success", "Scheduled"}, True)
+    return flow_run
+
+
+@pytest.mark.usefixtures("unhelpful")
+def test_a_parent_that_was_left_by_its_process_goes_on_when_its_child_has_ended(local_runner: LocalRunner) -> None:
+    parent = deferring(local_runner)
+    [child] = parent.get_children()
+    with started("prefect-taskrun", "triggerer", env=local_runner.environment) as command:
+        eventually_says(command, "Watching. Deferred waits: 1")
+        prefect.Client().set_flow_run_state(child.flow_run_id, Scheduled())
+        eventually(lambda: parent.get_latest().state.is_successful())
+        assert f"({parent.flow_run_id}) is woken." in command.stdout
+    assert parent.get_latest().get_task_run("get_task_run_result-1").get_result() == "was woken"
+
+
+@pytest.mark.usefixtures("unhelpful")
+def test_a_parent_that_was_left_by_its_process_is_cancelled_at_once(local_runner: LocalRunner) -> None:
+    parent = deferring(local_runner)
+    [child] = parent.get_children()
+    with started("prefect-taskrun", "triggerer", env=local_runner.environment) as command:
+        eventually_says(command, "Watching.")
+        cancel_flow_run.run(flow_run_id=parent.flow_run_id)
+        # long before its last heartbeat is old
+        eventually(lambda: type(parent.get_latest().state).__name__ == "Cancelled", seconds=20)
+        eventually_says(command, f"({parent.flow_run_id}) had no process, and is Cancelled. Cancelled with it: 1")
+    assert type(child.get_latest().state).__name__ == "Cancelled"
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import json
 import logging
 import threading
 from contextlib import ExitStack
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, Optional
 from uuid import uuid4
@@ -123,7 +124,7 @@ def test_a_wait_is_due_as_soon_as_its_flow_run_has_ended(waiting: Waiting, state
     assert waiting.is_due
     assert after["version"] == before["version"] + 1
     assert after["serialized_state"]["message"] == wake.reason
-    assert f"({waiting.child}) has ended in state {state}." in wake.reason
+    assert f"({waiting.child}) has ended as {state}." in wake.reason
     changed = ("start_time", "message")
     assert {name: value for name, value in after["serialized_state"].items() if name not in changed} == {
         name: value for name, value in before["serialized_state"].items() if name not in changed
@@ -204,6 +205,18 @@ def test_a_wait_that_does_not_say_for_what_does_not_spoil_it_for_others(waiting:
     silent.task_run_enters(waiting.backend, odd.task_run_id, silent.deferred(awaits))
     silent.enter(waiting.backend, [waiting.child], "Success")
     assert [wake.flow_run_id for wake in ticked().woken] == [waiting.id]
+
+
+def test_what_has_nearly_come_due_during_a_look_is_left_alone(waiting: Waiting, mocker: MockerFixture) -> None:
+    watch = Triggerer()
+    ticked(1, watch)
+    silent.enter(waiting.backend, [waiting.child], "Success")
+    seen = watch._look()
+    mocker.patch.object(watch, "_look", return_value=seen)
+    mocker.patch.object(triggerer, "LEAD", timedelta(seconds=61))
+    assert watch.tick().woken == ()
+    mocker.patch.object(triggerer, "LEAD", timedelta(seconds=55))
+    assert len(watch.tick().woken) == 1
 
 
 def test_a_state_that_has_come_meanwhile_stays(waiting: Waiting, mocker: MockerFixture) -> None:
