@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any, ContextManager, Iterator, NamedTuple
 
 import pytest
-from driven import shared_backend
+from driven import NewUrl, shared_backend
 from processes import started
 from terminal import Terminal, on_terminal
 
@@ -64,9 +64,9 @@ class Looking:
 
 
 @contextmanager
-def looking_at_a_backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Looking]:
+def looking_at_a_backend(new_url: NewUrl) -> Iterator[Looking]:
     """The command for a backend of its own, to which this process's Prefect is pointed too."""
-    with pytest.MonkeyPatch.context() as patch, shared_backend(tmp_path_factory) as backend:
+    with pytest.MonkeyPatch.context() as patch, shared_backend(new_url) as backend:
         for name in WISHES:
             patch.delenv(name, raising=False)
         yield Looking(backend)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Dict, Iterator, List
 
 import pytest
-from driven import DrivenRun, mapped
+from driven import DrivenRun, NewUrl, mapped
 from looking import Looking, looking_at_a_backend
 from prefect import Flow, task
 from prefect.engine.results import LocalResult
@@ -36,8 +36,8 @@ def _kept(location: str) -> Success:
 
 
 @pytest.fixture(scope="module")
-def look(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Looking]:
-    with looking_at_a_backend(tmp_path_factory) as look:
+def look(new_url: NewUrl) -> Iterator[Looking]:
+    with looking_at_a_backend(new_url) as look:
         yield look
 
 

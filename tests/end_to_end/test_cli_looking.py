@@ -13,7 +13,7 @@ from typing import Any, Dict, Iterator, List
 import pendulum
 import pytest
 from conftest import eventually
-from driven import DrivenRun, mapped
+from driven import DrivenRun, NewUrl, mapped
 from looking import Looking, looking_at_a_backend
 from many import map_over_many
 from prefect import Flow, task
@@ -51,8 +51,8 @@ with Flow("hello-world") as hello_world:
 
 
 @pytest.fixture(scope="module")
-def look(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Looking]:
-    with looking_at_a_backend(tmp_path_factory) as look:
+def look(new_url: NewUrl) -> Iterator[Looking]:
+    with looking_at_a_backend(new_url) as look:
         yield look
 
 
@@ -229,7 +229,7 @@ def test_what_is_listed_as_json_says_all(look: Looking, wide_run: DrivenRun) -> 
     assert listed[7]["message"] == "no such table"
     assert set(listed[0]) == {
         *("id", "slug", "map_index", "name", "flow_run_id", "state", "message", "start_time", "end_time", "runtime"),
-        *("result_type", "result_location"),
+        *("result_type", "result_location", "waits_for"),
     }
 
 

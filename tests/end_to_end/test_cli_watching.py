@@ -8,7 +8,7 @@ from typing import Iterator, List
 
 import pytest
 from conftest import eventually
-from driven import DrivenRun, mapped, register
+from driven import DrivenRun, NewUrl, mapped, register
 from looking import Looking, looking_at_a_backend
 from prefect import Flow, task
 from prefect.engine.state import Cancelled, Failed, Running, State, Success
@@ -26,8 +26,8 @@ with Flow("etl") as etl:
 
 
 @pytest.fixture(scope="module")
-def look(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Looking]:
-    with looking_at_a_backend(tmp_path_factory) as look:
+def look(new_url: NewUrl) -> Iterator[Looking]:
+    with looking_at_a_backend(new_url) as look:
         yield look
 
 
