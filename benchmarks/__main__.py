@@ -11,11 +11,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from . import backend, child_step, growth, looking, pages, triggerer, views, waits, watcher
+from . import backend, child_step, deferring, growth, looking, pages, triggerer, views, waits, watcher
 
 BENCHMARKS = {
     "backend": backend,
     "child_step": child_step,
+    "deferring": deferring,
     "growth": growth,
     "looking": looking,
     "pages": pages,

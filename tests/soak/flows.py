@@ -42,9 +42,10 @@ def child() -> Flow:
     return flow
 
 
-def _parent(name: str, executor: Executor, **options: Any) -> Flow:
-    create, wait = CreateFlowRun(name="create", **options), WaitForFlowRun(name="wait", **options)
-    get, map_children = GetTaskRunResult(name="get", **options), MapFlowRun(name="map", **options)
+def _parent(name: str, executor: Executor, deferrable: bool = False, **options: Any) -> Flow:
+    waiting = {"deferrable": deferrable, "defer_after": 0, **options}
+    create, wait = CreateFlowRun(name="create", **options), WaitForFlowRun(name="wait", **waiting)
+    get, map_children = GetTaskRunResult(name="get", **waiting), MapFlowRun(name="map", **options)
     with Flow(name, result=LocalResult(), executor=executor) as flow:
         one = create(flow_name="child", parameters={"x": 1})
         two = create.map(flow_name=unmapped("child"), parameters=[{"x": 2}, {"x": 3}])
@@ -56,9 +57,11 @@ def _parent(name: str, executor: Executor, **options: Any) -> Flow:
 
 
 def parents() -> List[Flow]:
-    """One whose tasks run one after the other and fail at once; one that waits in several threads, and tries again."""
+    """One whose tasks run one after the other and fail at once; one that is left by its process whenever it waits; one
+    that waits in several threads, and tries again."""
     return [
         _parent("parent", LocalExecutor()),
+        _parent("deferring-parent", LocalExecutor(), deferrable=True),
         _parent(
             "retrying-parent",
             LocalDaskExecutor(scheduler="threads", num_workers=8),
