@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from . import backend, child_step, deferring, growth, looking, pages, views, waits, watcher
+from . import backend, child_step, deferring, growth, looking, pages, triggerer, views, waits, watcher
 
 BENCHMARKS = {
     "backend": backend,
@@ -20,6 +20,7 @@ BENCHMARKS = {
     "growth": growth,
     "looking": looking,
     "pages": pages,
+    "triggerer": triggerer,
     "views": views,
     "waits": waits,
     "watcher": watcher,

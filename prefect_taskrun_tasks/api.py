@@ -83,6 +83,20 @@ def patience(seconds: float) -> Iterator[None]:
         _patience.reset(token)
 
 
+_is_sent_once: "ContextVar[bool]" = ContextVar("is_sent_once", default=False)
+
+
+@contextmanager
+def sent_once(seconds: float) -> Iterator[None]:
+    """Within the block, requests of this thread are sent once, and may take so long: what comes too late may harm."""
+    token = _is_sent_once.set(True)
+    try:
+        with patience(seconds):
+            yield
+    finally:
+        _is_sent_once.reset(token)
+
+
 class Released(Exception):
     """A held request was released before the answer had come."""
 
@@ -218,7 +232,7 @@ class _Client(prefect.Client):
             retry=retry_if_exception(_may_pass),
             wait=_pause,
             # a pause that would end too late is not begun
-            stop=stop_before_delay(_patience.get() if _hold.get() is None else 0.0),
+            stop=stop_before_delay(0.0 if _hold.get() or _is_sent_once.get() else _patience.get()),
             after=_faults.failed,
             reraise=True,
         )

@@ -13,6 +13,7 @@ from .run import run
 from .server import server
 from .timeline import timeline
 from .tree import tree
+from .triggerer import triggerer
 from .watch import watch
 
 
@@ -38,5 +39,5 @@ def main() -> None:
     """
 
 
-for _command in (cancel, completion, info, list_task_runs, logs, result, run, server, timeline, tree, watch):
+for _command in (cancel, completion, info, list_task_runs, logs, result, run, server, timeline, tree, triggerer, watch):
     main.add_command(_command)

@@ -229,7 +229,7 @@ def test_what_is_listed_as_json_says_all(look: Looking, wide_run: DrivenRun) -> 
     assert listed[7]["message"] == "no such table"
     assert set(listed[0]) == {
         *("id", "slug", "map_index", "name", "flow_run_id", "state", "message", "start_time", "end_time", "runtime"),
-        *("result_type", "result_location"),
+        *("result_type", "result_location", "waits_for"),
     }
 
 

@@ -1,0 +1,88 @@
+"""Task runs that wait without a process: what is known of them, and how they are woken."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
+from uuid import UUID
+
+from .. import api
+from ..views.deferral import Deferral
+from ..views.history import instant
+
+#: Seconds for which a mutation may take. What was sent and not answered may still happen, but hardly later
+SENDING = 5.0
+
+_SET_TASK_RUN_STATES = (
+    "mutation($input: set_task_run_states_input!) "
+    "{ set_task_run_states(input: $input) { states { id status message } } }"
+)
+
+
+@dataclass(frozen=True)
+class Deferred:
+    """A task run that waits without a process, in one of its states."""
+
+    #: UUID of the task run
+    id: str
+    #: of the task run in this state
+    version: int
+    flow_run_id: str
+    flow_run_name: str
+    #: UUID of the flow run that it waits for; None if its state does not say, so that nothing is to be done for it
+    awaits: Optional[str]
+    #: when it is due anyway
+    due: datetime
+    #: as the Prefect API has it
+    serialized_state: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, row: api.Row) -> "Deferred":
+        deferral = Deferral.of(row["serialized_state"])
+        return cls(
+            row["id"],
+            row["version"],
+            row["flow_run"]["id"],
+            row["flow_run"]["name"],
+            _uuid(deferral.awaits) if deferral else None,
+            instant(row["state_start_time"]),
+            row["serialized_state"],
+        )
+
+    @property
+    def key(self) -> Tuple[str, int]:
+        """Tells it from the same task run in another state."""
+        return self.id, self.version
+
+    def woken(self, reason: str) -> Dict[str, Any]:
+        """The state in which it is due now, by the backend's clock: a Scheduled state without a time starts at once."""
+        kept = {name: value for name, value in self.serialized_state.items() if name != "start_time"}
+        return {**kept, "message": reason}
+
+
+def _uuid(text: str) -> Optional[str]:
+    try:
+        return str(UUID(text))
+    except ValueError:
+        # asked for, it would spoil the question for the others
+        return None
+
+
+def wake(waits: Sequence[Deferred], reasons: Sequence[str]) -> None:
+    """Makes task runs due now. They stay in their state, which says why.
+
+    Args:
+        waits: some that were there just now: any other state that came since is lost.
+        reasons: one for each.
+
+    Raises:
+        BackendUnreachable, BadAnswer: no answer; it may have happened, or happen yet.
+        prefect.exceptions.ClientError: the API refused at least one of them.
+    """
+    # the version is for backends that refuse what is based on an older state; Prefect Server takes no notice
+    states = [
+        {"task_run_id": wait.id, "version": wait.version, "state": wait.woken(reason)}
+        for wait, reason in zip(waits, reasons)
+    ]
+    purpose = f"waking {len(states)} task runs"
+    with api.sent_once(SENDING):
+        api.ask(_SET_TASK_RUN_STATES, {"input": {"states": states}}, purpose)
