@@ -473,7 +473,7 @@ def cancel_flow_run(flow_run_id: str) -> bool:
 
 
 def flow_run_url(flow_run_id: str) -> str:
-    """Where the flow run is to be seen in Prefect's UI. Asks the API once for each tenant.
+    """Where the flow run is to be seen in Prefect's UI; its id if that is unknown. Asks the API once for each tenant.
 
     Raises:
         BackendUnreachable: no answer.
@@ -483,5 +483,10 @@ def flow_run_url(flow_run_id: str) -> str:
     tenant = (client.api_server, client.api_key, client._tenant_id, config.server.ui.endpoint)
     if tenant not in _urls:
         with _reaching(client, f"looking for the address of flow run {flow_run_id!r}"):
-            _urls[tenant] = client.get_cloud_url("flow-run", "")
+            try:
+                _urls[tenant] = client.get_cloud_url("flow-run", "")
+            except ValueError:
+                # a Dask worker gets the API's address together with its tasks, but Prefect's client asks its own
+                # configuration what kind of API that is (see `Client.tenant_id` in prefect 1.4.1's client/client.py)
+                return flow_run_id
     return _urls[tenant] + flow_run_id
