@@ -3,14 +3,15 @@
 import json
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Iterator, NamedTuple, Set
+from typing import Any, Callable, ContextManager, Iterator, NamedTuple, Set
 
+import prefect
 import pytest
 from conftest import eventually
 from distributed import Client
-from processes import started
+from processes import Command, started
 
-from prefect_taskrun_tasks import FlowRunView
+from prefect_taskrun_tasks import FlowRunView, FlowView
 from prefect_taskrun_tasks.runner import LocalRunner
 
 #: A cluster of two workers with one thread each
@@ -21,8 +22,8 @@ from pathlib import Path
 from prefect import Flow, Parameter, task, unmapped
 from prefect.engine.results import LocalResult
 from prefect.executors import DaskExecutor, LocalDaskExecutor
+from prefect_taskrun_tasks import CreateFlowRun, GetTaskRunResult
 from prefect_taskrun_tasks import create_flow_run, get_task_run_result, map_flow_run, wait_for_flow_run
-from prefect_taskrun_tasks.tasks import GetTaskRunResult
 
 RESULT = LocalResult(dir={results!r})
 ON_THE_CLUSTER = {{"result": RESULT, "executor": DaskExecutor(address={address!r})}}
@@ -68,7 +69,7 @@ with Flow("dask-parent", **ON_THE_CLUSTER) as parent:
     get_task_run_result(child_run_id, "where-1", upstream_tasks=[finished])
 
 with Flow("dask-parent-that-holds-all-threads", **ON_THE_CLUSTER) as holds_all:
-    wait_for_flow_run.map(creates(1, 2, 3), timeout=unmapped(4))
+    wait_for_flow_run.map(creates(1, 2, 3), timeout=unmapped(3))
 
 with Flow("dask-parent-of-a-map", **ON_THE_CLUSTER) as of_a_map:
     map_flow_run(flow_name="dask-child", parameters=[{{"x": 2}}, {{"x": 3}}], task_slug="square-1")
@@ -81,32 +82,57 @@ with Flow("dask-parent-that-waits-in-one-thread", **ON_THE_CLUSTER) as in_one_th
 
 with Flow("dask-parent-beside-the-cluster", result=RESULT, executor=LocalDaskExecutor(num_workers=2)) as beside:
     get_task_run_result.map(creates(2, 3), unmapped("square-1"))
+
+@task
+def until_there_is(file):
+    deadline = time.monotonic() + 60
+    while not os.path.exists(file):
+        assert time.monotonic() < deadline, "Nobody wrote the file."
+        time.sleep(0.05)
+    return "done"
+
+with Flow("dask-child-beside-the-cluster", result=RESULT) as child_beside:
+    until_there_is(Parameter("file"))
+
+#: a worker of its own has it
+MORTAL = {{"tags": ["dask-resource:MORTAL=1"]}}
+
+with Flow("dask-parent-that-loses-its-worker", **ON_THE_CLUSTER) as loses_its_worker:
+    file = Parameter("file")
+    child_run_id = CreateFlowRun(name="create", **MORTAL)(
+        flow_name="dask-child-beside-the-cluster", parameters={{"file": file}}
+    )
+    GetTaskRunResult(name="get", **MORTAL)(child_run_id, "until_there_is-1")
 """
 
 
 class DaskCluster(NamedTuple):
-    """A Dask cluster that others have started."""
+    """A Dask cluster of two workers with one thread each, which have not been told of any backend."""
 
     #: of its scheduler
     address: str
     #: of its workers' processes
     pids: Set[int]
+    #: starts one more, with options
+    worker: Callable[..., ContextManager[Command]]
 
 
 @pytest.fixture(scope="module")
 def dask_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaskCluster]:
-    """A Dask cluster of two workers with one thread each, which have not been told of any backend."""
     folder = tmp_path_factory.mktemp("dask")
     file = folder / "scheduler.json"
     here = ["--host", "127.0.0.1", "--scheduler-file", file, "--dashboard-address", "127.0.0.1:0"]
-    worker = ["dask", "worker", *here, "--nthreads", 1, "--no-nanny", "--local-directory", folder]
+
+    def worker(*options: str) -> ContextManager[Command]:
+        return started("dask", "worker", *here, "--nthreads", 1, "--no-nanny", "--local-directory", folder, *options)
+
     with ExitStack() as stack:
         stack.enter_context(started("dask", "scheduler", "--port", 0, *here))
-        workers = [stack.enter_context(started(*worker, *options)) for options in ((), ("--resources", "WAIT=1"))]
+        workers = [stack.enter_context(worker(*options)) for options in ((), ("--resources", "WAIT=1"))]
         address = json.loads(eventually(lambda: file.exists() and file.read_text()))["address"]
         with Client(address, set_as_default=False) as client:
             client.wait_for_workers(2, timeout=60)
-        yield DaskCluster(address, {worker.process.pid for worker in workers})
+        yield DaskCluster(address, {worker.process.pid for worker in workers}, worker)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -151,7 +177,7 @@ def test_waits_that_hold_all_threads_of_the_cluster_keep_the_children_from_it_un
     parent_run = local_runner.run("dask-parent-that-holds-all-threads")
     assert parent_run.state.is_failed()
     waits = list(parent_run.get_task_run("wait_for_flow_run-1").iter_mapped())
-    assert "has not finished within 0:00:04" in str([wait.state.message for wait in waits])
+    assert "has not finished within 0:00:03" in str([wait.state.message for wait in waits])
     children = parent_run.get_children()
     assert len(children) == 3
     for child in children:
@@ -160,9 +186,11 @@ def test_waits_that_hold_all_threads_of_the_cluster_keep_the_children_from_it_un
         task_run = child.get_latest().get_task_run("square-1")
         assert task_run.state.is_successful()
         assert task_run.start_time > min(wait.end_time for wait in waits)
-    # the workers have been told the backend's address together with their tasks, and send the logs there now and then
+    # the workers have been told of the backend together with their tasks, and send it their logs now and then
+    url = f"{local_runner.backend.url}/default/flow-run/{children[0].flow_run_id}"
+    eventually(lambda: [log for log in parent_run.iter_logs() if log.message.endswith(url)])
     running = "-dask-child': Entered state <Running>"
-    eventually(lambda: [log for log in parent_run.iter_logs() if running in log.message])
+    assert [log for log in parent_run.iter_logs() if running in log.message]
 
 
 @pytest.mark.parametrize(
@@ -178,3 +206,25 @@ def test_a_parent_may_wait_for_as_many_children_as_the_cluster_has_threads(
 ) -> None:
     parent_run = _succeeded(local_runner, flow_name)
     assert _result(parent_run, task_slug) == [4, 9]
+
+
+#: Tags are a part of slugs
+GET = "get-dask-resource:MORTAL=1-1"
+
+
+def test_a_wait_whose_worker_is_killed_goes_on_in_another_one_and_there_is_no_second_child(
+    local_runner: LocalRunner, dask_cluster: DaskCluster, tmp_path: Path
+) -> None:
+    file = tmp_path / "the child may end"
+    flow_id = FlowView.from_flow_name("dask-parent-that-loses-its-worker").flow_id
+    with dask_cluster.worker("--resources", "MORTAL=1") as mortal:
+        id = prefect.Client().create_flow_run(flow_id=flow_id, parameters={"file": str(file)})
+        eventually(lambda: FlowRunView.from_flow_run_id(id).get_all_task_runs(task_slug=GET, state="Running"))
+        mortal.process.kill()
+        with dask_cluster.worker("--resources", "MORTAL=1"):
+            file.touch()
+            eventually(lambda: FlowRunView.from_flow_run_id(id).state.is_finished())
+    parent_run = FlowRunView.from_flow_run_id(id)
+    assert parent_run.state.is_successful(), parent_run.explain_failure()
+    assert _result(parent_run, GET) == "done"
+    assert len(parent_run.get_children()) == 1
