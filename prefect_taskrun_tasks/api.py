@@ -497,5 +497,19 @@ def flow_run_url(flow_run_id: str) -> str:
     tenant = (client.api_server, client.api_key, client._tenant_id, config.server.ui.endpoint)
     if tenant not in _urls:
         with _reaching(client, f"looking for the address of flow run {flow_run_id!r}"):
-            _urls[tenant] = client.get_cloud_url("flow-run", "")
+            _urls[tenant] = _url_of_a_server(client) or client.get_cloud_url("flow-run", "")
     return _urls[tenant] + flow_run_id
+
+
+def _url_of_a_server(client: prefect.Client) -> Optional[str]:
+    """What `client.get_cloud_url` says of Prefect Server; None of Prefect Cloud.
+
+    Prefect's client asks this process's own configuration which of them it is (prefect 1.4.1's client/client.py). A
+    Dask worker may have none, and gets its flow run's together with its tasks.
+    """
+    config = prefect.context.config
+    if config.backend != "server":
+        return None
+    tenants = client.graphql({"query": {"tenant": {"id", "slug"}}}).data.tenant or ()
+    slugs = [tenant.slug for tenant in tenants if client._tenant_id in (None, tenant.id)]
+    return "/".join([config.server.ui.endpoint.rstrip("/"), slugs[0], "flow-run", ""]) if slugs else None
