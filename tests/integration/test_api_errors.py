@@ -10,6 +10,8 @@ from typing import Any, Dict, Iterator
 import pytest
 from asking import Caller, caller
 
+from prefect_taskrun_tasks.server.rules import schedules
+
 UNKNOWN = "00000000-0000-0000-0000-000000000000"
 
 
@@ -484,6 +486,18 @@ def test_a_schedule_that_cannot_be_used_is_refused_and_stays_inactive(api: Calle
     assert api.ask("{ flow { is_schedule_active flow_runs { id } } }")["flow"] == [
         {"is_schedule_active": False, "flow_runs": []}
     ]
+
+
+@pytest.mark.parametrize("rule", ["FREQ=MINUTELY", "FREQ=SECONDLY;BYMONTH=2;BYMONTHDAY=31"])
+def test_a_schedule_that_searches_for_ever_is_ended_and_others_can_write(
+    api: Caller, rule: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schedules, "LONGEST_SEARCH", 0.5)
+    found = {"type": "rrule", "rr": rule, "_dtstart": "0001-01-01T00:00:00+00:00"}
+    flow_id = api.flow_id("timed", schedule={"type": "Schedule", "clocks": [clock("RRuleClock", rrule_obj=found)]})
+    message = refusal(api, "set_schedule_active", "success", {"flow_id": flow_id})
+    assert "its next runs were not found in 0.5 seconds" in message
+    assert api.flow_run_id(flow_id)
 
 
 def test_a_schedule_of_long_ago_and_one_of_long_hence_are_used(api: Caller) -> None:

@@ -8,13 +8,18 @@ from sqlalchemy import func, select
 
 from .. import tables
 from ..clock import instant, moment, now
-from ..errors import Refused
+from ..deadline import within
+from ..errors import Refused, TookTooLong
 from ..transaction import Row, Transaction
 from . import flow_groups
 from .flow_runs import create_flow_run
 
 #: Flow runs that are created ahead, per flow
 AHEAD = 10
+
+#: Seconds in which a schedule has to say when they are. Nobody else can write meanwhile, and some look at every second
+#: of years for it.
+LONGEST_SEARCH = 5.0
 
 
 def _flow(tx: Transaction, flow_id: str) -> Row:
@@ -119,8 +124,14 @@ def _events(flow: Row, serialized: Dict[str, Any]) -> List[Tuple[str, Any]]:
     from prefect.serialization.schedule import ScheduleSchema
 
     try:
-        schedule = ScheduleSchema().load(serialized)
-        return [(instant(event.start_time), event) for event in schedule.next(AHEAD, return_events=True)]
+        with within(LONGEST_SEARCH):
+            schedule = ScheduleSchema().load(serialized)
+            return [(instant(event.start_time), event) for event in schedule.next(AHEAD, return_events=True)]
+    except TookTooLong as error:
+        raise Refused(
+            f"The schedule of flow {flow['name']!r} cannot be used: its next runs were not found in {LONGEST_SEARCH:g} "
+            "seconds. Let it start later, or run less often."
+        ) from error
     except Exception as error:
         # its clocks fail with errors of any kind, such as for a date that there is not, or beyond the year 9999
         raise Refused(f"The schedule of flow {flow['name']!r} cannot be used: {error}") from error
