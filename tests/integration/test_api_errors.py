@@ -269,7 +269,7 @@ FLOW = gzip.compress(json.dumps({"name": "packed"}).encode())
         gzip.compress(b"\xff\xfe\xfa"),
         gzip.compress(b'{"name": NaN}'),
         gzip.compress(b'{"name":' + b"[" * DEEP),
-        gzip.compress(b" " * 70_000_000),
+        gzip.compress(b'{"name": "bomb"}' + b" " * 70_000_000),
     ],
     ids=range(12),
 )

@@ -188,6 +188,7 @@ def test_an_agent_of_an_unknown_tenant_is_refused(tx: Transaction) -> None:
 
 @pytest.mark.parametrize("labels", [[["a"]], [1], {"a": 1}], ids=repr)
 def test_labels_that_were_stored_and_are_no_text_keep_no_other_run_from_its_agent(tx: Transaction, labels: Any) -> None:
-    odd, run_id = stored.flow_run_id(tx), stored.flow_run_id(tx)
+    flow_id = stored.flow_id(tx)
+    odd, run_id = (stored.flow_run_id(tx, flow_id=flow_id) for _ in range(2))
     tx.update(tables.flow_run, tables.flow_run.c.id == odd, labels=labels)
     assert queue(tx) == [run_id]
