@@ -22,8 +22,8 @@ test: $(VENV)/test
 	$(BIN)/python -m pytest
 
 ## Runs 200 parents with children while requests fail and processes are killed, kills a backend that writes 100 times,
-## sends the API 20,000 requests that are made up, and creates, runs and prunes 50,000 flow runs in a week of seven
-## short days. Others with SEED=2.
+## sends the API 20,000 requests that are made up, on each kind of database, and creates, runs and prunes 50,000 flow
+## runs in a week of seven short days. Others with SEED=2.
 soak: $(VENV)/test
 	$(BIN)/python -m pytest tests/soak --seed $(or $(SEED),1) --faulted-runs 200 --kills 100 --examples 20000 \
 		--week-runs 50000

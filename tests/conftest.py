@@ -43,7 +43,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--faulted-runs", type=int, default=3, help="how many runs tests/soak has (default: 3)")
     parser.addoption("--kills", type=int, default=4, help="how often tests/soak kills the backend (default: 4)")
     parser.addoption("--week-runs", type=int, default=140, help="how many runs tests/soak has in a week (default: 140)")
-    parser.addoption("--examples", type=int, default=300, help="how many requests tests/soak makes up (default: 300)")
+    help = "how many requests tests/soak makes up for each kind of database (default: 150)"
+    parser.addoption("--examples", type=int, default=150, help=help)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -53,6 +53,12 @@ _RULES = (
 #: Mutations that wait for somebody outside, and so begin and end their transactions themselves
 _OUTSIDE: Dict[str, Callable[..., Row]] = {"test_cloud_hook": hooks.test_cloud_hook}
 
+#: Said of a request with which Python's stack overflows
+NESTED = "The request is nested too deeply."
+
+#: Characters of an error. Many quote what they refuse, however long it is.
+LONGEST_MESSAGE = 2_000
+
 #: Operations in one batch
 LARGEST_BATCH = 25
 
@@ -126,7 +132,7 @@ class Api:
         except InvalidDocument as invalid:
             return 400, {"errors": [_error(each, "GRAPHQL_VALIDATION_FAILED") for each in invalid.errors]}
         except RecursionError:
-            return 400, _bad_request("The request is nested too deeply.")
+            return 400, _bad_request(NESTED)
         if operation.is_introspection:
             result = graphql.graphql_sync(self._schema, text, variable_values=variables, operation_name=name)
             return 200, dict(result.formatted)
@@ -141,6 +147,9 @@ class Api:
             except Refused as refused:
                 data[field.key] = None
                 errors.append(_error(GraphQLError(str(refused), path=[field.key]), "INTERNAL_SERVER_ERROR"))
+            except RecursionError:
+                data[field.key] = None
+                errors.append(_error(GraphQLError(NESTED, path=[field.key]), "INTERNAL_SERVER_ERROR"))
             except NotStored as error:
                 data[field.key] = None
                 errors.append(_fault(field.name, [field.key], f"{error} Nothing of {field.name} was stored."))
@@ -228,6 +237,11 @@ def _request(request: Any) -> Tuple[str, Dict[str, Any], Optional[str]]:
 
 def _error(error: GraphQLError, code: str) -> Answer:
     formatted: Answer = dict(error.formatted)
+    message = formatted["message"]
+    if len(message) > LONGEST_MESSAGE:
+        # what is wrong with it often comes last
+        half = LONGEST_MESSAGE // 2
+        formatted["message"] = f"{message[:half]} ... {message[-half:]}"
     formatted["extensions"] = {"code": code}
     return formatted
 

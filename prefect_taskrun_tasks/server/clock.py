@@ -9,6 +9,9 @@ import threading
 from datetime import datetime, timedelta, timezone
 from typing import Optional
 
+#: Characters of an instant
+LONGEST = 64
+
 
 def instant(moment: datetime) -> str:
     """The text form of `moment`; a naive one is taken as UTC, as the Prefect client means it."""
@@ -33,7 +36,21 @@ def moment(text: str) -> datetime:
 
 
 def normal(text: str) -> str:
-    """Any ISO 8601 text in the one form."""
+    """Any ISO 8601 text in the one form.
+
+    Raises:
+        ValueError: `text` is no ISO 8601 instant of the years 1 to 9999.
+    """
+    if len(text) > LONGEST:
+        # what some releases of Python make of it, others do not
+        raise ValueError(f"{text[:LONGEST]!r}... is not an instant")
+    try:
+        return _normal(text)
+    except OverflowError as error:
+        raise ValueError(f"{text!r} is not in the years 1 to 9999 of UTC") from error
+
+
+def _normal(text: str) -> str:
     try:
         return instant(datetime.fromisoformat(text))
     except ValueError:

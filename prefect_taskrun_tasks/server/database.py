@@ -9,10 +9,13 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, SQLAlchemyE
 
 from . import migrations, tables
 from .clock import now
-from .errors import DatabaseUnusable, NotStored
+from .errors import DatabaseUnusable, NotStored, Refused
 from .postgresql_server import PostgresqlServer
 from .sqlite_file import SqliteFile
 from .transaction import Transaction
+
+#: What a caller is told whose request a database refuses for its size
+TOO_MUCH = "This is more than the database takes at once. Ask for fewer things, or shorter or less deeply nested ones."
 
 #: Requests that are worked on at once; each may hold one connection
 CONNECTIONS = 8
@@ -63,6 +66,7 @@ class Database:
 
         Raises:
             NotStored: it could not be.
+            Refused: it was more than the database takes.
         """
         try:
             with self.store.writing() as connection:
@@ -71,6 +75,7 @@ class Database:
                 if tx.queued or tx.news:
                     self.store.announce(connection, tx.queued, tx.news)
         except DBAPIError as error:
+            self._refuse(error)
             hindrance = self.store.hindrance(error)
             if hindrance:
                 raise NotStored(f"The backend's database cannot be written: {hindrance}.") from error
@@ -86,9 +91,19 @@ class Database:
 
         Raises:
             TookTooLong: it was not finished by then.
+            Refused: it was more than the database takes.
         """
-        with self.store.reading(until) as connection:
-            yield connection
+        try:
+            with self.store.reading(until) as connection:
+                yield connection
+        except DBAPIError as error:
+            self._refuse(error)
+            raise
+
+    def _refuse(self, error: DBAPIError) -> None:
+        """Raises in words for the caller what is wrong with a statement for what he has put into it."""
+        if self.store.is_too_much(error):
+            raise Refused(TOO_MUCH) from error
 
     def check(self) -> None:
         """Returns if the data can be read.

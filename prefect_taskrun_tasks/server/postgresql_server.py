@@ -40,6 +40,9 @@ HINDRANCES = {
     "58": "its server's disk fails",
 }
 
+#: Class of SQLSTATE for what is beyond the server's limits, and the words of the driver's library, which has no number
+LIMITS, TOO_MANY = "54", "number of parameters"
+
 #: SQLSTATE of a statement that took too long
 CANCELED = "57014"
 
@@ -131,6 +134,10 @@ class PostgresqlServer:
         """What kept a transaction from being stored, if it was neither its own fault nor ours."""
         code = _sqlstate(error)
         return HINDRANCES.get(code, HINDRANCES.get(code[:2]))
+
+    def is_too_much(self, error: DBAPIError) -> bool:
+        """Whether a statement was refused for its size."""
+        return _sqlstate(error).startswith(LIMITS) or TOO_MANY in str(error.orig)
 
     def exists(self) -> bool:
         return True

@@ -57,7 +57,7 @@ def _instant(value: Any) -> str:
     try:
         return clock.normal(_text(value))
     except ValueError:
-        raise ValueError(f"{value!r} is not an ISO 8601 time") from None
+        raise ValueError(f"{value!r} is not an ISO 8601 time of the years 1 to 9999 in UTC") from None
 
 
 def _json_literal(node: Any, variables: Any = None) -> Any:

@@ -33,6 +33,15 @@ HINDRANCES = (
     "unable to open database file",
 )
 
+#: How SQLite's words for what is beyond its limits begin
+LIMITS = (
+    "Expression tree is too large",
+    "parser stack overflow",
+    "too many",
+    "LIKE or GLOB pattern too complex",
+    "string or blob too big",
+)
+
 #: Pages that are given back in one transaction, or copied between two reports
 PAGES = 1000
 
@@ -116,6 +125,10 @@ class SqliteFile:
     def hindrance(self, error: DBAPIError) -> Optional[str]:
         """What kept a transaction from being stored, if it was neither its own fault nor ours."""
         return str(error.orig) if str(error.orig) in HINDRANCES else None
+
+    def is_too_much(self, error: DBAPIError) -> bool:
+        """Whether a statement was refused for its size."""
+        return str(error.orig).startswith(LIMITS)
 
     def exists(self) -> bool:
         # what is open can be read also when it is deleted, but it is gone as soon as it is closed

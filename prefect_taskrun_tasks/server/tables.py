@@ -67,7 +67,7 @@ class Timestamp(Characters):
     cache_ok = True
 
 
-class Interval(Characters):
+class Interval(Words):
     """A duration as ``HH:MM:SS``."""
 
     cache_ok = True

@@ -2,13 +2,17 @@
 
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional
+from typing import Any, Dict, FrozenSet, Iterable, Iterator, List, Mapping, NamedTuple, Optional
 
-from sqlalchemy import Connection, Select, Table, bindparam, select
+from sqlalchemy import Connection, Select, Table, UniqueConstraint, bindparam, select
 
 from . import tables
+from .errors import Refused
 
 Row = Mapping[str, Any]
+
+#: Bytes of a text by which rows are looked for. An entry of PostgreSQL's indexes has 2,704, ids and instants included.
+LONGEST_KEY = 2_000
 
 
 class Call(NamedTuple):
@@ -66,22 +70,42 @@ class Transaction:
     def insert(self, table: Table, **values: Any) -> str:
         """Stores one row and returns its id."""
         values.setdefault("id", tables.new_id())
+        _check_keys(table, values)
         self.connection.execute(table.insert().values(values))
         return str(values["id"])
 
     def insert_many(self, table: Table, rows: Iterable[Dict[str, Any]]) -> None:
         rows = list(rows)
+        for row in rows:
+            _check_keys(table, row)
         if rows:
             self.connection.execute(table.insert(), rows)
 
     def update(self, table: Table, *where: Any, **values: Any) -> int:
         """Changes the rows that match and returns how many did."""
+        _check_keys(table, values)
         return self.connection.execute(table.update().where(*where).values(values)).rowcount
 
     def delete(self, table: Table, *where: Any) -> int:
         """Deletes the rows that match, and all that hangs on them; returns how many matched."""
         self.news = True
         return self.connection.execute(table.delete().where(*where)).rowcount
+
+
+@lru_cache(maxsize=None)
+def _keys(table: Table) -> FrozenSet[str]:
+    """The columns of text that people or programs wrote, and by which rows are looked for."""
+    columns = [column for index in table.indexes for column in index.columns]
+    columns += [column for each in table.constraints if isinstance(each, UniqueConstraint) for column in each.columns]
+    return frozenset(column.name for column in columns if isinstance(column.type, tables.Words))
+
+
+def _check_keys(table: Table, row: Mapping[str, Any]) -> None:
+    for name in _keys(table):
+        value = row.get(name)
+        # most are far from it, and need not be encoded for that
+        if value and len(value) * 4 > LONGEST_KEY and len(value.encode("utf-8", "replace")) > LONGEST_KEY:
+            raise Refused(f"The {name} of a {table.name} has at most {LONGEST_KEY} bytes. {value[:40]!r}... is longer.")
 
 
 @lru_cache(maxsize=None)

@@ -4,9 +4,10 @@ import json
 import re
 import signal
 import socket
+import sqlite3
 import subprocess
 import threading
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Set
 
@@ -14,6 +15,9 @@ import pytest
 import requests
 from conftest import EXAMPLES, eventually
 from processes import Command, ended, started
+
+from prefect_taskrun_tasks.server.database import Database
+from prefect_taskrun_tasks.server.migrations import VERSION_TABLE
 
 
 class Server:
@@ -155,6 +159,19 @@ def test_a_database_that_cannot_be_used_is_named(tmp_path: Path, url: str) -> No
     (tmp_path / "text.db").write_text("This is no database, however long it is. " * 100)
     url = url.format(folder=tmp_path)
     assert url.replace("sqlite:///", "") in _refused("--port", "0", "--database-url", url)
+
+
+def test_a_database_of_a_newer_version_is_named_with_what_to_do_and_left_alone(tmp_path: Path) -> None:
+    file = tmp_path / "prefect.db"
+    Database(f"sqlite:///{file}").close()
+    with closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute(f"UPDATE {VERSION_TABLE} SET version_num = '9999'")  # noqa: S608 - its own name
+    before = file.read_bytes()
+    line = _refused("--port", "0", "--database-url", f"sqlite:///{file}")
+    assert str(file) in line
+    assert "schema version 9999" in line
+    assert "Update prefect-taskrun-tasks" in line
+    assert file.read_bytes() == before
 
 
 @pytest.fixture

@@ -1,11 +1,16 @@
 """What a caller gets who sends something that cannot be answered: never a 5xx, a stack trace or SQL."""
 
+import base64
+import gzip
 import json
 import logging
-from typing import Any, Iterator
+import random
+from typing import Any, Dict, Iterator
 
 import pytest
 from asking import Caller, caller
+
+from prefect_taskrun_tasks.server.rules import schedules
 
 UNKNOWN = "00000000-0000-0000-0000-000000000000"
 
@@ -28,6 +33,14 @@ def checked(status: int, answer: Any) -> Any:
         assert error["message"]
         assert isinstance(error["extensions"]["code"], str)
     return answer["errors"]
+
+
+def refusal(api: Caller, name: str, payload: str, input: Any) -> str:
+    """The message with which a mutation is refused, because of its input and of nothing else."""
+    status, answer = api.post(f"mutation($i: {name}_input!) {{ {name}(input: $i) {{ {payload} }} }}", {"i": input})
+    [error] = checked(status, answer)
+    assert "id" not in error["extensions"], error
+    return str(error["message"])
 
 
 DEEP = 100_000
@@ -185,20 +198,385 @@ def test_a_mutation_that_cannot_be_carried_out_is_refused_with_200(
 
 @pytest.mark.parametrize("part", ["tasks", "edges", "parameters"])
 @pytest.mark.parametrize("value", [5, "text", {"a": 1}, [5], [[]], [{"slug": {}}], [{"slug": 1, "trigger": "x"}]])
-def test_a_flow_of_a_strange_shape_is_answered_and_leaves_nothing_behind(api: Caller, part: str, value: Any) -> None:
+def test_a_flow_of_a_strange_shape_is_refused_and_leaves_nothing_behind(api: Caller, part: str, value: Any) -> None:
     input = {"project_id": api.project_id(), "serialized_flow": {"name": "strange", part: value}}
-    status, answer = api.post("mutation($i: create_flow_input!) { create_flow(input: $i) { id } }", {"i": input})
+    assert "strange" in refusal(api, "create_flow", "id", input)
+    assert api.count("flow") == api.count("task") == api.count("flow_group") == 0
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"name": 5},
+        {"type": {}},
+        {"max_retries": "3"},
+        {"max_retries": -1},
+        {"max_retries": 1.5},
+        {"max_retries": 2**31},
+        {"max_retries": 2**63},
+        {"retry_delay": "00:01"},
+        {"retry_delay": 1e308},
+        {"trigger": {"fn": 5}},
+        {"cache_key": 5},
+        {"cache_key": "k" * 2001},
+        {"tags": "abc"},
+        {"slug": "a\0"},
+        {"slug": "\ud800"},
+        {"slug": ""},
+    ],
+    ids=lambda odd: repr(odd)[:40],
+)
+def test_a_task_that_is_not_one_of_prefects_is_refused_and_named(api: Caller, odd: Any) -> None:
+    task = {"slug": "a", **odd}
+    message = refusal(
+        api, "create_flow", "id", {"project_id": api.project_id(), "serialized_flow": {"name": "f", "tasks": [task]}}
+    )
+    assert "of flow 'f'" in message
+    assert next(iter(odd)) in message
+    assert api.count("flow") == api.count("task") == 0
+    # a flow that is registered in parts keeps those that were right
+    flow_id = api.flow_id(tasks=["b"])
+    tasks = [{"slug": "c"}, task]
+    assert refusal(api, "register_tasks", "success", {"flow_id": flow_id, "serialized_tasks": tasks})
+    assert api.ask("{ task { slug } }")["task"] == [{"slug": "b"}]
+
+
+@pytest.mark.parametrize("edge", [{"key": 5}, {"upstream_task": {"slug": {}}}, {"downstream_task": ["a"]}, {}])
+def test_an_edge_that_is_not_one_of_prefects_is_refused(api: Caller, edge: Any) -> None:
+    edges = [{"upstream_task": "a", "downstream_task": "b"}, {"upstream_task": "a", "downstream_task": "b", **edge}]
+    if not edge:
+        edges[1] = {}
+    message = refusal(api, "register_edges", "success", {"flow_id": api.flow_id(), "serialized_edges": edges})
+    assert message.startswith(("An edge names", "An edge of flow"))
+    assert api.count("edge") == 0
+
+
+FLOW = gzip.compress(json.dumps({"name": "packed"}).encode())
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [
+        b"",
+        b"text",
+        FLOW[:5],
+        FLOW[:-9],
+        # of another length, with another checksum, with something behind it, with a beginning that is none
+        FLOW[:-4] + b"abcd",
+        FLOW[:-8] + b"abcd" + FLOW[-4:],
+        FLOW + b"more",
+        FLOW[:10] + b"\xff" * 20,
+        gzip.compress(b"\xff\xfe\xfa"),
+        gzip.compress(b'{"name": NaN}'),
+        gzip.compress(b'{"name":' + b"[" * DEEP),
+        gzip.compress(b'{"name": "bomb"}' + b" " * 70_000_000),
+    ],
+    ids=range(12),
+)
+def test_a_compressed_flow_that_is_damaged_is_refused_and_leaves_nothing_behind(api: Caller, packed: bytes) -> None:
+    input = {"project_id": api.project_id(), "serialized_flow": base64.b64encode(packed).decode()}
+    message = refusal(api, "create_flow_from_compressed_string", "id", input)
+    assert message.startswith(("The compressed flow", "The request is nested"))
+    assert api.count("flow") == api.count("flow_group") == 0
+
+
+LABELS = [5, "abc", {"a": 1}, [1], [None], ["a", 1], [["a"]]]
+
+
+@pytest.mark.parametrize("labels", LABELS, ids=repr)
+def test_labels_that_are_not_text_are_refused_and_agents_are_served_on(api: Caller, labels: Any) -> None:
+    """One run with a list among its labels once kept all agents from theirs."""
+    flow_id, group = api.flow_id(), api.ask("{ flow_group { id } }")["flow_group"][0]["id"]
+    run_id, config = api.flow_run_id(flow_id), {"type": "LocalRun", "labels": labels}
+    for part in ("run_config", "environment"):
+        flow = {"project_id": api.project_id(), "serialized_flow": {"name": "other", part: config}}
+        assert f"The labels of the {part} of flow 'other'" in refusal(api, "create_flow", "id", flow)
+    run = {"flow_id": flow_id, "run_config": config}
+    assert "labels of a run config" in refusal(api, "create_flow_run", "id", run)
+    given = {"flow_group_id": group, "run_config": config}
+    assert "labels of a run config" in refusal(api, "set_flow_group_run_config", "success", given)
+    schedule = {"type": "Schedule", "clocks": [{"type": "CronClock", "cron": "* * * * *", "labels": labels}]}
+    scheduled = api.flow_id("scheduled", schedule=schedule)
+    refusal(api, "set_schedule_active", "success", {"flow_id": scheduled})
+    assert api.count("flow_run") == 1
+    assert api.mutate("get_runs_in_queue", "flow_run_ids", tenant_id=api.tenant_id()) == [run_id]
+
+
+@pytest.mark.parametrize("labels", [each for each in LABELS if each != "abc"], ids=repr)
+def test_labels_that_are_a_list_of_text_in_the_schema_can_be_nothing_else(api: Caller, labels: Any) -> None:
+    run_id = api.flow_run_id()
+    [run] = api.ask("{ flow_run { flow { id flow_group_id tenant_id } } }")["flow_run"]
+    for name, payload, input in (
+        ("create_flow_run", "id", {"flow_id": run["flow"]["id"]}),
+        ("set_flow_group_labels", "success", {"flow_group_id": run["flow"]["flow_group_id"]}),
+        ("set_flow_run_labels", "success", {"flow_run_id": run_id}),
+        ("register_agent", "id", {"type": "LocalAgent"}),
+        ("get_runs_in_queue", "flow_run_ids", {"tenant_id": run["flow"]["tenant_id"]}),
+    ):
+        assert ".labels" in refusal(api, name, payload, {**input, "labels": labels})
+
+
+#: Text that cannot be compressed, as which it would fit
+LONG = "".join(random.Random(1).choices("abcdefghijklmnopqrstuvwxyz", k=100_000))
+
+
+@pytest.mark.parametrize("name", [LONG, LONG[:2001], "\u00e9" * 1001])
+def test_what_rows_are_looked_for_by_is_of_one_greatest_length_in_all_databases(api: Caller, name: str) -> None:
+    """PostgreSQL has no room for more in its indexes."""
+    run_id = api.flow_run_id()
+    [flow] = api.ask("{ flow { id project_id tenant_id } }")["flow"]
+    create_flow = {"project_id": flow["project_id"], "serialized_flow": {"name": "short"}}
+    before = {table: api.count(table) for table in ("flow", "flow_group", "flow_run", "project", "tenant")}
+    for mutation, payload, input in (
+        ("create_project", "id", {"tenant_id": flow["tenant_id"], "name": name}),
+        ("set_project_name", "id", {"project_id": flow["project_id"], "name": name}),
+        ("create_flow", "id", {**create_flow, "serialized_flow": {"name": name}}),
+        ("create_flow", "id", {**create_flow, "version_group_id": name}),
+        ("create_flow", "id", {**create_flow, "serialized_flow": {"name": "short", "tasks": [{"slug": name}]}}),
+        ("create_flow_run", "id", {"flow_id": flow["id"], "flow_run_name": name}),
+        ("create_flow_run", "id", {"flow_id": flow["id"], "idempotency_key": name}),
+        ("set_flow_run_name", "success", {"flow_run_id": run_id, "name": name}),
+    ):
+        message = refusal(api, mutation, payload, input)
+        assert "at most 2000 bytes" in message
+        # what is wrong is not hidden behind it
+        assert len(message) < 200
+    # text that is not looked for may be of any length
+    assert api.mutate("register_agent", type="LocalAgent", name=name, labels=[name])
+    assert api.mutate("create_flow", **create_flow, description=name, idempotency_key=name)
+    after = {**before, "flow": before["flow"] + 1, "flow_group": before["flow_group"] + 1}
+    assert {table: api.count(table) for table in before} == after
+    # and none is there by such a name
+    query = "query($n: String) { flow_run(where: {name: {_eq: $n}}) { id } }"
+    assert api.ask(query, n=name) == {"flow_run": []}
+
+
+def test_names_of_the_greatest_length_are_kept(api: Caller) -> None:
+    flow_id = api.flow_id(LONG[:2000], tasks=[LONG[:2000]], project=LONG[:2000], version_group_id=LONG[:2000])
+    api.flow_run_id(flow_id, flow_run_name=LONG[:2000], idempotency_key=LONG[:2000])
+    query = "query($n: String) { flow_run(where: {name: {_eq: $n}, flow: {name: {_eq: $n}}}) { idempotency_key } }"
+    assert api.ask(query, n=LONG[:2000]) == {"flow_run": [{"idempotency_key": LONG[:2000]}]}
+
+
+def test_an_error_that_quotes_what_it_refuses_has_an_end(api: Caller) -> None:
+    for message in (
+        refusal(api, "create_flow_run", "id", {"version_group_id": LONG}),
+        refusal(api, "create_flow_run", "id", {"flow_id": LONG}),
+    ):
+        assert len(message) < 3000
+        assert message.endswith(("has no unarchived flow.", f"{LONG[-20:]}'."))
+
+
+@pytest.mark.parametrize("character", ["\0", "\ud800"])
+def test_characters_that_are_no_text_are_kept_in_some_form_in_names_and_json(api: Caller, character: str) -> None:
+    odd, flow_id = f"x{character}", api.flow_id()
+    run_id = api.flow_run_id(
+        flow_id, flow_run_name=odd, idempotency_key=odd, parameters={odd: odd}, context={odd: [odd]}, labels=[odd]
+    )
+    api.mutate("write_run_logs", "success", logs=[{"flow_run_id": run_id, "message": odd, "info": {odd: odd}}])
+    api.mutate("register_agent", type=odd, name=odd, labels=[odd])
+    api.project_id(odd)
+    assert api.flow_run_id(flow_id, idempotency_key=odd) == run_id
+    run = api.flow_run(run_id, "name idempotency_key parameters context labels logs { message info }")
+    kept = {run["name"], run["idempotency_key"], run["logs"][0]["message"], *run["labels"], *run["parameters"]}
+    assert kept <= {odd, "x?"}
+    query = "query($w: interval) { task(where: {retry_delay: {_eq: $w}}) { id } }"
+    assert api.ask(query, w=odd) == {"task": []}
+
+
+def test_numbers_of_any_size_are_kept_where_json_is(api: Caller) -> None:
+    numbers = {"large": 10**4000, "far": 1e308, "near": 5e-324, "below": -(2**63) - 1}
+    run_id = api.flow_run_id(parameters=numbers)
+    kept = api.flow_run(run_id, "parameters")["parameters"]
+    # PostgreSQL writes the digits out
+    assert {name: type(numbers[name])(number) for name, number in kept.items()} == numbers
+    query = "query($w: jsonb) { flow_run(where: {parameters: {_contains: $w}}) { id } }"
+    assert api.ask(query, w={"far": 1e308})["flow_run"] == [{"id": run_id}]
+
+
+@pytest.mark.parametrize("number", [2**31, -(2**31) - 1, 1e30, 0.5])
+def test_a_number_beyond_its_column_is_refused(api: Caller, number: Any) -> None:
+    run_id = api.flow_run_id()
+    task_run = {"flow_run_id": run_id, "task_id": api.ask("{ task { id } }")["task"][0]["id"], "map_index": number}
+    assert ".map_index" in refusal(api, "get_or_create_task_run_info", "id", task_run)
+    assert api.count("task_run") == 2
+
+
+BEYOND = [
+    "0001-01-01T00:00:00+14:00",
+    "9999-12-31T23:59:59-14:00",
+    "10000-01-01T00:00:00Z",
+    "+292278994-08-17T07:12:55Z",
+    "0000-01-01T00:00:00Z",
+    "-0001-01-01T00:00:00Z",
+    "2024-02-30T00:00:00Z",
+    "2024-01-01T00:00:00+99:00",
+    "1" * 10_000,
+    "\0",
+    "",
+]
+
+
+@pytest.mark.parametrize("time", BEYOND, ids=lambda time: time[:30])
+def test_a_time_beyond_the_calendar_is_refused_and_changes_nothing(api: Caller, time: str) -> None:
+    flow_id, words = api.flow_id(), "an ISO 8601 time of the years 1 to 9999"
+    run_id = api.running(flow_id)
+    assert words in refusal(api, "create_flow_run", "id", {"flow_id": flow_id, "scheduled_start_time": time})
+    queue = {"tenant_id": api.tenant_id(), "before": time}
+    assert words in refusal(api, "get_runs_in_queue", "flow_run_ids", queue)
+    logs = [{"flow_run_id": run_id, "message": "x", "timestamp": time}]
+    assert words in refusal(api, "write_run_logs", "success", {"logs": logs})
+    if time:
+        # a state that has none of it starts now
+        states = [{"flow_run_id": run_id, "state": {"type": "Scheduled", "start_time": time}}]
+        message = refusal(api, "set_flow_run_states", "states { id }", {"states": states})
+        assert message.startswith("State update failed: start_time")
+    assert words in api.error("query($t: timestamptz) { flow(where: {created: {_gt: $t}}) { id } }", t=time)
+    assert (api.count("flow_run"), api.count("log"), api.count("flow_run_state")) == (1, 0, 2)
+
+
+FARTHEST = ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z"]
+
+
+def test_the_first_and_the_last_moment_of_the_calendar_are_times_like_others(api: Caller) -> None:
+    flow_id, tenant = api.flow_id(), {"tenant_id": api.tenant_id()}
+    first, last = (api.flow_run_id(flow_id, scheduled_start_time=time) for time in FARTHEST)
+    assert api.mutate("get_runs_in_queue", "flow_run_ids", **tenant) == [first]
+    assert api.mutate("get_runs_in_queue", "flow_run_ids", **tenant, before=FARTHEST[1]) == [first, last]
+    assert api.mutate("get_runs_in_queue", "flow_run_ids", **tenant, before=FARTHEST[0]) == [first]
+    api.set_state(first, "Running")
+    api.set_state(first, "Scheduled", start_time=FARTHEST[1])
+    assert api.mutate("get_runs_in_queue", "flow_run_ids", **tenant) == []
+    logs = [{"flow_run_id": first, "message": time, "timestamp": time} for time in reversed(FARTHEST)]
+    api.mutate("write_run_logs", "success", logs=logs)
+    found = api.ask("{ log(order_by: {timestamp: asc}) { message } }")["log"]
+    assert [log["message"] for log in found] == FARTHEST
+
+
+def clock(type: str, **more: Any) -> Dict[str, Any]:
+    return {"type": type, **more}
+
+
+FAR = {"dt": "9999-12-30T00:00:00", "tz": "UTC"}
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        clock("IntervalClock", interval=24 * 3600 * 10**6, start_date=FAR),
+        clock("IntervalClock", interval=10**30),
+        clock("IntervalClock", interval=0),
+        clock("CronClock", cron="0 0 * * *", start_date=FAR),
+        clock("CronClock", cron="0 0 31 2 *"),
+        clock("CronClock", cron="x"),
+        clock("CronClock", cron="0 0 * * *", start_date={"dt": "10000-01-01T00:00:00", "tz": "UTC"}),
+        clock("CronClock", cron="0 0 * * *", start_date={"dt": "2024-01-01T00:00:00", "tz": "Mars"}),
+        clock("CronClock", cron="0 0 * * *", parameter_defaults=5),
+        clock("Sundial"),
+        5,
+        [],
+    ],
+    ids=lambda broken: repr(broken)[:70],
+)
+def test_a_schedule_that_cannot_be_used_is_refused_and_stays_inactive(api: Caller, broken: Any) -> None:
+    schedule = {"type": "Schedule", "clocks": [broken]}
+    flow_id = api.flow_id("timed", schedule=schedule)
+    message = refusal(api, "set_schedule_active", "success", {"flow_id": flow_id})
+    assert "The schedule of flow 'timed' cannot be used: " in message
+    assert api.ask("{ flow { is_schedule_active flow_runs { id } } }")["flow"] == [
+        {"is_schedule_active": False, "flow_runs": []}
+    ]
+
+
+@pytest.mark.parametrize("rule", ["FREQ=MINUTELY", "FREQ=SECONDLY;BYMONTH=2;BYMONTHDAY=31"])
+def test_a_schedule_that_searches_for_ever_is_ended_and_others_can_write(
+    api: Caller, rule: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schedules, "LONGEST_SEARCH", 0.5)
+    found = {"type": "rrule", "rr": rule, "_dtstart": "0001-01-01T00:00:00+00:00"}
+    flow_id = api.flow_id("timed", schedule={"type": "Schedule", "clocks": [clock("RRuleClock", rrule_obj=found)]})
+    message = refusal(api, "set_schedule_active", "success", {"flow_id": flow_id})
+    assert "its next runs were not found in 0.5 seconds" in message
+    assert api.flow_run_id(flow_id)
+
+
+def test_a_schedule_of_long_ago_and_one_of_long_hence_are_used(api: Caller) -> None:
+    for year in ("0001", "9990"):
+        start = {"dt": f"{year}-01-01T00:00:00", "tz": "Asia/Tokyo"}
+        timed = [clock("IntervalClock", interval=24 * 3600 * 10**6, start_date=start)]
+        flow_id = api.flow_id(year, schedule={"type": "Schedule", "clocks": timed})
+        query = "query($f: uuid) { flow_run(where: {flow_id: {_eq: $f}}) { scheduled_start_time } }"
+        times = {run["scheduled_start_time"] for run in api.ask(query, f=flow_id)["flow_run"]}
+        assert len(times) == 10
+        assert all(time > "2020" for time in times)
+
+
+@pytest.mark.parametrize(
+    ("type", "field", "value"),
+    [
+        ("[flow_bool_exp!]", "flow(where: {_or: $v})", [{"name": {"_eq": "x"}}] * 3000),
+        ("[flow_order_by!]", "flow(order_by: $v)", [{"name": "asc"}] * 3000),
+        ("[uuid!]", "flow(where: {id: {_in: $v}})", [f"{number:032x}" for number in range(300_000)]),
+        ("String", "flow(where: {name: {_ilike: $v}})", "%a" * 60_000),
+        ("jsonb", "flow(where: {settings: {_contains: $v}})", {str(number): number for number in range(3000)}),
+        ("jsonb", "flow(where: {settings: {_contains: $v}})", json.loads("[" * 100 + "]" * 100)),
+        ("jsonb", "flow(where: {settings: {_contains: $v}})", json.loads('{"a":' * 800 + "1" + "}" * 800)),
+    ],
+    ids=range(7),
+)
+def test_a_question_too_large_for_the_database_is_refused_in_words_that_say_so(
+    api: Caller, type: str, field: str, value: Any
+) -> None:
+    """Where one database refuses, another may have the answer."""
+    api.flow_id()
+    status, answer = api.post(f"query($v: {type}) {{ {field} {{ id }} hello }}", {"v": value})
+    assert status == 200
+    assert answer["data"]["hello"] == "\N{WAVING HAND SIGN}"
     if "errors" in answer:
-        checked(status, answer)
-        assert api.count("flow") == api.count("task") == api.count("flow_group") == 0
+        [error] = checked(status, answer)
+        assert error["message"].startswith(("This is more than the database takes at once.", "The request is nested"))
+        assert "id" not in error["extensions"]
     else:
-        run = {"flow_id": answer["data"]["create_flow"]["id"]}
-        status, answer = api.post(
-            "mutation($i: create_flow_run_input!) { create_flow_run(input: $i) { id } }", {"i": run}
-        )
-        assert status == 200
-        if "errors" in answer:
-            checked(status, answer)
+        assert len(answer["data"]["flow"]) <= 1
+
+
+def test_a_state_of_five_megabytes_is_refused_and_the_run_goes_on(api: Caller) -> None:
+    run_id = api.running()
+    task_run_id = api.ask("{ task_run { id } }")["task_run"][0]["id"]
+    state = {"type": "Success", "message": "x" * 5_000_000}
+    flow_states = {"states": [{"flow_run_id": run_id, "state": state}]}
+    task_states = {"states": [{"task_run_id": task_run_id, "state": state}]}
+    assert "too large" in refusal(api, "set_flow_run_states", "states { id }", flow_states)
+    assert "too large" in refusal(api, "set_task_run_states", "states { id }", task_states)
+    assert api.flow_run(run_id, "state") == {"state": "Running"}
+    assert api.set_state(run_id, "Success") == {"states": [{"id": run_id, "status": "SUCCESS"}]}
+
+
+def test_a_flow_of_ten_thousand_tasks_is_registered_run_read_and_deleted(api: Caller) -> None:
+    tasks = [{"slug": f"t-{number}", "name": "t"} for number in range(10_000)]
+    edges = [
+        {"upstream_task": {"slug": f"t-{(number - 1) // 2}"}, "downstream_task": {"slug": f"t-{number}"}, "key": "x"}
+        for number in range(1, 10_000)
+    ]
+    flow = {"name": "large", "tasks": tasks, "edges": edges}
+    packed = base64.b64encode(gzip.compress(json.dumps(flow).encode())).decode()
+    input = {"project_id": api.project_id(), "serialized_flow": packed}
+    flow_id = api.mutate("create_flow_from_compressed_string", **input)
+    # and another five hundred, as the client sends them
+    more = [{"slug": f"more-{number}"} for number in range(500)]
+    assert api.mutate("register_tasks", "success", flow_id=flow_id, serialized_tasks=more)
+    assert (api.count("task"), api.count("edge")) == (10_500, 9_999)
+    run_id = api.flow_run_id(flow_id)
+    read = api.flow_run(
+        run_id, "task_runs(where: {map_index: {_eq: -1}}) { id version serialized_state task { slug } }"
+    )
+    assert {run["task"]["slug"] for run in read["task_runs"]} == {each["slug"] for each in (*tasks, *more)}
+    assert api.set_state(run_id, "Cancelled")
+    assert api.ask('{ task_run_aggregate(where: {state: {_eq: "Cancelled"}}) { aggregate { count } } }') == {
+        "task_run_aggregate": {"aggregate": {"count": 10_500}}
+    }
+    assert api.mutate("delete_flow", "success", flow_id=flow_id)
+    assert api.count("task_run") == 0
 
 
 def test_a_fault_of_the_backend_is_told_without_its_details_and_logged_with_them(

@@ -1,8 +1,11 @@
 """The API over HTTP, as the Prefect client and other programs reach it."""
 
+import base64
+import gzip
 import json
 import socket
 import threading
+from contextlib import nullcontext
 from typing import Any, Dict, List, Tuple
 
 import prefect
@@ -101,6 +104,27 @@ def test_a_batch_of_logs_of_four_megabytes_is_taken(client: prefect.Client) -> N
     query = "query($id: uuid!) { flow_run_by_pk(id: $id) { logs { message } } }"
     logs = client.graphql(query, variables={"id": run_id}).data.flow_run_by_pk.logs
     assert [log.message == message for log in logs] == [True] * 4
+
+
+@pytest.mark.parametrize("levels", [700, 800, 900, 960, 970, 980, 1000])
+def test_a_deeply_nested_flow_is_refused_or_can_be_answered_within_others(client: prefect.Client, levels: int) -> None:
+    """The client repeats for a minute what is answered with 500, as what cannot be written as JSON would be."""
+    nested = b'{"name": "deep", "x": ' + b"[" * levels + b"]" * levels + b"}"
+    packed = base64.b64encode(gzip.compress(nested)).decode()
+    mutation = """mutation($i: create_flow_from_compressed_string_input!) {
+        create_flow_from_compressed_string(input: $i) { id }
+    }"""
+    project_id = client.create_project("project")
+    is_stored = levels <= 800
+    refused = nullcontext() if is_stored else pytest.raises(ClientError, match="nested too deeply")
+    with refused:
+        client.graphql(mutation, variables={"i": {"project_id": project_id, "serialized_flow": packed}})
+    within = "serialized_flow"
+    for _ in range(6):
+        within = f"project {{ flows {{ {within} }} }}"
+    answer = requests.post(client.api_server, json={"query": f"{{ flow {{ {within} }} }}"}, timeout=20)
+    assert answer.status_code == 200
+    assert len(answer.json()["data"]["flow"]) == is_stored
 
 
 def test_a_body_beyond_all_limits_is_refused(tmp_path: Any) -> None:

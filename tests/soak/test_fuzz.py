@@ -2,10 +2,8 @@
 
 import json
 import signal
-import sqlite3
 from collections import Counter
-from contextlib import closing, contextmanager
-from pathlib import Path
+from contextlib import contextmanager
 from typing import Any, Iterator, List
 from typing import Counter as CounterOf
 from zlib import crc32
@@ -15,6 +13,7 @@ import requests
 from asked import Asked
 from asking import Caller, caller
 from hypothesis import HealthCheck, given, seed, settings
+from snapshot import snapshot
 
 from prefect_taskrun_tasks.server import Backend, Limits
 from prefect_taskrun_tasks.server.api import Api
@@ -103,17 +102,16 @@ def _check(status: int, answer: Any) -> str:
 
 
 def test_every_request_is_answered_in_the_apis_own_form(
-    tmp_path: Path, request: pytest.FixtureRequest, capsys: "pytest.CaptureFixture[str]"
+    database_url: str, request: pytest.FixtureRequest, capsys: "pytest.CaptureFixture[str]"
 ) -> None:
     examples = int(request.config.getoption("--examples"))
     endings: CounterOf[str] = Counter()
-    with caller(tmp_path) as first:
+    with caller(database_url) as first:
         ids = _ids(first)
-    url = f"sqlite:///{tmp_path / 'asked.db'}"
-    with Backend(url, port=0, limits=Limits(seconds=2)) as backend, closing(sqlite3.connect(":memory:")) as kept:
+    with Backend(database_url, port=0, limits=Limits(seconds=2)) as backend, snapshot(
+        backend._database, database_url
+    ) as restore:
         api = Api(backend._database, limits=Limits(seconds=2))
-        with closing(sqlite3.connect(tmp_path / "asked.db")) as file:
-            file.backup(kept)
 
         @seed(int(request.config.getoption("--seed")))
         @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
@@ -127,9 +125,7 @@ def test_every_request_is_answered_in_the_apis_own_form(
                     endings[_check(answer.status_code, answer.json())] += 1
             if b"mutation" in body:
                 # so that what one example does is not the reason why another fails
-                with closing(sqlite3.connect(tmp_path / "asked.db", timeout=60)) as file:
-                    file.execute("PRAGMA synchronous = OFF")
-                    kept.backup(file)
+                restore()
 
         ask()
     with capsys.disabled():

@@ -184,3 +184,11 @@ def test_an_agent_without_a_tenant_gets_the_first(tx: Transaction) -> None:
 def test_an_agent_of_an_unknown_tenant_is_refused(tx: Transaction) -> None:
     with pytest.raises(Refused, match="No tenant found"):
         agents.register_agent(tx, tenant_id=tables.new_id(), **LOCAL)
+
+
+@pytest.mark.parametrize("labels", [[["a"]], [1], {"a": 1}], ids=repr)
+def test_labels_that_were_stored_and_are_no_text_keep_no_other_run_from_its_agent(tx: Transaction, labels: Any) -> None:
+    flow_id = stored.flow_id(tx)
+    odd, run_id = (stored.flow_run_id(tx, flow_id=flow_id) for _ in range(2))
+    tx.update(tables.flow_run, tables.flow_run.c.id == odd, labels=labels)
+    assert queue(tx) == [run_id]

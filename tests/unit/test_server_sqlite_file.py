@@ -1,5 +1,6 @@
 """The SQLite file: what is accepted, what it undoes by itself, and that a backend has it for itself."""
 
+import os
 import sqlite3
 from contextlib import suppress
 from pathlib import Path
@@ -34,6 +35,17 @@ def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) ->
     file.write_text("not a database, but longer than the header of one " * 20)
     before = file.read_bytes()
     with pytest.raises(DatabaseUnusable, match=r"notes\.txt"):
+        Database(f"sqlite:///{file}")
+    assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize("length", [50, 4096, 20_000])
+def test_a_file_whose_end_is_missing_is_refused_and_left_alone(tmp_path: Path, length: int) -> None:
+    file = tmp_path / "cut.db"
+    Database(f"sqlite:///{file}").close()
+    os.truncate(file, length)
+    before = file.read_bytes()
+    with pytest.raises(DatabaseUnusable, match=r"cut\.db' cannot be used: database disk image is malformed"):
         Database(f"sqlite:///{file}")
     assert file.read_bytes() == before
 

@@ -114,7 +114,8 @@ def get_runs_in_queue(
     ready: List[str] = []
     # labels are compared before the list is cut, so that runs for other agents cannot crowd out this one's
     for run in tx.connection.execute(queue).mappings():
-        wanted = set(run["labels"] or [])
+        # early versions of this package have stored labels that are no text; they keep nobody else's runs back
+        wanted = {str(each) for each in run["labels"] or []}
         # a run without labels is for agents without labels
         if wanted <= offered and bool(wanted) == bool(offered):
             ready.append(run["id"])

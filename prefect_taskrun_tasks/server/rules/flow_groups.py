@@ -5,6 +5,7 @@ from typing import Any, List, Optional
 from .. import tables
 from ..errors import Refused
 from ..transaction import Row, Transaction
+from . import serialized_flow
 
 
 def update(tx: Transaction, flow_group_id: str, **values: Any) -> Row:
@@ -19,6 +20,7 @@ def set_flow_group_run_config(tx: Transaction, flow_group_id: str, run_config: A
     if not isinstance(run_config, (dict, type(None))):
         # it would stand in the way of every flow run
         raise Refused(f"A run config must be an object, not {run_config!r}.")
+    serialized_flow.labels(run_config or {}, "a run config")
     return update(tx, flow_group_id, run_config=run_config)
 
 

@@ -9,7 +9,7 @@ from .. import tables
 from ..clock import now
 from ..errors import Refused
 from ..transaction import Row, Transaction
-from . import children, states
+from . import children, serialized_flow, states
 
 _ADJECTIVES = """
     amber brave brisk calm clever copper coral crimson daring eager emerald fearless gentle golden happy hazel honest
@@ -97,14 +97,15 @@ def _flow_to_run(tx: Transaction, flow_id: Optional[str], version_group_id: Opti
 def _labels(flow: Row, group: Row, labels: Optional[List[str]], run_config: Optional[Dict[str, Any]]) -> List[str]:
     """The first that is set: the run's labels, its run config, the group's, the flow's. An empty list is set."""
     if labels is not None:
-        return sorted(labels)
+        # those of a schedule are as they were registered
+        return sorted(serialized_flow.labels({"labels": labels}, "a flow run"))
     if run_config is not None:
-        return sorted(run_config.get("labels") or [])
+        return sorted(serialized_flow.labels(run_config, "a run config"))
     if group["labels"] is not None:
         return sorted(group["labels"])
     for source in (group["run_config"], flow["run_config"], flow["environment"]):
         if source is not None:
-            return sorted(source.get("labels") or [])
+            return sorted(serialized_flow.labels(source, f"flow {flow['name']!r}"))
     return []
 
 

@@ -2,9 +2,11 @@
 
 import base64
 import gzip
+import io
 import logging
 import re
-from typing import Any, Dict, List, Optional, Tuple
+import zlib
+from typing import Any, Dict, List, Optional
 
 from sqlalchemy import func, select
 
@@ -12,27 +14,33 @@ from .. import strict_json, tables
 from ..errors import Refused
 from ..transaction import Row, Transaction
 from . import schedules, states
+from .serialized_flow import check, check_tasks, ends
 
 logger = logging.getLogger(__name__)
 
 #: Flows that an older Prefect has serialized lack what its backends need
 OLDEST_CORE = (0, 6, 1)
 
-#: What parts of a serialized flow are, if they are there
-_PARTS: Dict[type, Tuple[str, ...]] = {
-    dict: ("environment", "run_config", "storage", "schedule"),
-    list: ("tasks", "edges", "parameters"),
-    str: ("__version__",),
-}
+#: Bytes of a flow that is sent compressed. Few bytes may stand for more than there is memory for.
+LARGEST_FLOW = 64 * 1024 * 1024
 
 
 def create_flow_from_compressed_string(tx: Transaction, serialized_flow: str, **options: Any) -> Row:
     try:
-        text = gzip.decompress(base64.b64decode(serialized_flow, validate=True))
-        decoded = strict_json.loads(text)
-    except (ValueError, OSError, EOFError) as error:
-        raise Refused(f"The compressed flow cannot be read: {error}") from error
+        decoded = strict_json.loads(_decompressed(serialized_flow))
+    except (ValueError, OSError, EOFError, zlib.error) as error:
+        raise Refused(
+            f"The compressed flow cannot be read as JSON, compressed by gzip and written as base64: {error}"
+        ) from error
     return create_flow(tx, decoded, **options)
+
+
+def _decompressed(text: str) -> bytes:
+    with gzip.open(io.BytesIO(base64.b64decode(text, validate=True))) as file:
+        found = file.read(LARGEST_FLOW + 1)
+    if len(found) > LARGEST_FLOW:
+        raise Refused(f"The compressed flow is larger than {LARGEST_FLOW} bytes. Keep large values out of its tasks.")
+    return found
 
 
 def create_flow(
@@ -45,7 +53,7 @@ def create_flow(
     idempotency_key: Optional[str] = None,
 ) -> Row:
     """Registers a new version of a flow and archives the versions before it."""
-    _check(serialized_flow)
+    check(serialized_flow)
     _check_core_version(serialized_flow)
     project = tx.get(tables.project, project_id)
     if project is None:
@@ -84,20 +92,6 @@ def create_flow(
     for flow in replaced:
         archive_flow(tx, flow["id"])
     return {"id": flow_id}
-
-
-def _check(serialized_flow: Any) -> None:
-    """Refuses what could be stored, but would stand in the way of every run of the flow."""
-    name = serialized_flow.get("name") if isinstance(serialized_flow, dict) else None
-    if not isinstance(name, str) or not name:
-        raise Refused("A serialized flow must be an object with a name.")
-    for kind, parts in _PARTS.items():
-        for part in parts:
-            if not isinstance(serialized_flow.get(part), (kind, type(None))):
-                raise Refused(f"Flow {name!r} is not one of Prefect's: its {part} is {serialized_flow[part]!r}.")
-    for part in _PARTS[list]:
-        if not all(isinstance(each, dict) for each in serialized_flow.get(part) or []):
-            raise Refused(f"Flow {name!r} is not one of Prefect's: some of its {part} are no objects.")
 
 
 def _check_core_version(serialized_flow: Dict[str, Any]) -> None:
@@ -174,14 +168,10 @@ def register_tasks(tx: Transaction, flow_id: str, serialized_tasks: List[Dict[st
     flow = tx.get(tables.flow, flow_id)
     if flow is None:
         raise Refused(f"Flow {flow_id} not found.")
+    check_tasks(flow["name"], serialized_tasks)
     known = set(_task_ids(tx, flow_id))
     added: Dict[str, Dict[str, Any]] = {}
     for each in serialized_tasks:
-        if not isinstance(each, dict) or not isinstance(each.get("slug"), str) or not each["slug"]:
-            raise Refused(f"Every task of flow {flow['name']!r} needs a slug.")
-        delay, trigger = each.get("retry_delay"), each.get("trigger")
-        if not isinstance(delay, (int, float, type(None))) or not isinstance(trigger, (dict, type(None))):
-            raise Refused(f"The task {each['slug']!r} of flow {flow['name']!r} is not one of Prefect's.")
         if each["slug"] not in known:
             added[each["slug"]] = each
     tx.insert_many(
@@ -235,16 +225,13 @@ def register_edges(tx: Transaction, flow_id: str, serialized_edges: List[Dict[st
     known = {(row["upstream_task_id"], row["downstream_task_id"]) for row in existing}
     added: Dict[Any, Dict[str, Any]] = {}
     for each in serialized_edges:
-        if not isinstance(each, dict):
-            raise Refused(f"An edge of flow {flow['name']!r} must be an object, not {each!r}.")
-        ends = []
-        for end in (each.get("upstream_task"), each.get("downstream_task")):
-            slug = end.get("slug") if isinstance(end, dict) else end
-            if slug not in ids:
+        slugs = ends(flow["name"], each)
+        for slug in slugs:
+            if not isinstance(slug, str) or slug not in ids:
                 raise Refused(f"An edge names the task {slug!r}, which flow {flow['name']!r} does not have.")
-            ends.append(ids[slug])
-        if tuple(ends) not in known:
-            added[tuple(ends)] = each
+        upstream, downstream = (ids[slug] for slug in slugs)
+        if (upstream, downstream) not in known:
+            added[upstream, downstream] = each
     tx.insert_many(
         edges,
         [

@@ -2,19 +2,24 @@
 
 import hashlib
 import json
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
 from sqlalchemy import func, select
 
 from .. import tables
 from ..clock import instant, moment, now
-from ..errors import Refused
+from ..deadline import within
+from ..errors import Refused, TookTooLong
 from ..transaction import Row, Transaction
 from . import flow_groups
 from .flow_runs import create_flow_run
 
 #: Flow runs that are created ahead, per flow
 AHEAD = 10
+
+#: Seconds in which a schedule has to say when they are. Nobody else can write meanwhile, and some look at every second
+#: of years for it.
+LONGEST_SEARCH = 5.0
 
 
 def _flow(tx: Transaction, flow_id: str) -> Row:
@@ -49,13 +54,22 @@ def _check_parameters(tx: Transaction, flow: Row) -> None:
     assert group is not None
     required = {each["name"] for each in flow["parameters"] or [] if each.get("required")}
     missing = required - set(group["default_parameters"] or {})
-    for clock in flow["schedule"].get("clocks") or []:
+    for clock in _clocks(flow):
         uncovered = missing - set(clock.get("parameter_defaults") or {})
         if uncovered:
             raise Refused(
                 f"The schedule of flow {flow['name']!r} cannot be active: a clock gives no value for the required "
                 f"parameters {sorted(uncovered)}."
             )
+
+
+def _clocks(flow: Row) -> List[Dict[str, Any]]:
+    clocks = flow["schedule"].get("clocks") or []
+    for clock in clocks if isinstance(clocks, list) else [clocks]:
+        if not isinstance(clock, dict) or not isinstance(clock.get("parameter_defaults"), (dict, type(None))):
+            raise Refused(f"The schedule of flow {flow['name']!r} cannot be used: {clock!r} is none of its clocks.")
+    found: List[Dict[str, Any]] = clocks
+    return found
 
 
 def set_schedule_inactive(tx: Transaction, flow_id: str) -> Row:
@@ -77,18 +91,13 @@ def schedule_flow_runs(tx: Transaction, flow_id: str) -> List[str]:
     serialized = _schedule(tx, flow)
     if serialized is None or flow["archived"] or not flow["is_schedule_active"]:
         return []
-    # only here: a backend without schedules does without Prefect's clocks, and the memory for them
-    from prefect.serialization.schedule import ScheduleSchema
-
-    schedule = ScheduleSchema().load(serialized)
     runs = tables.flow_run
     latest = select(func.max(runs.c.scheduled_start_time)).where(
         runs.c.flow_id == flow_id, runs.c.auto_scheduled.is_(True)
     )
     after = tx.connection.execute(latest).scalar() or now()
     created = []
-    for event in schedule.next(AHEAD, return_events=True):
-        start = instant(event.start_time)
+    for start, event in _events(flow, serialized):
         key = f"auto-scheduled:{start}"
         if event.parameter_defaults or event.labels:
             # several clocks may ask for different runs at one time
@@ -107,6 +116,25 @@ def schedule_flow_runs(tx: Transaction, flow_id: str) -> List[str]:
         )
         created.append(run["id"])
     return created
+
+
+def _events(flow: Row, serialized: Dict[str, Any]) -> List[Tuple[str, Any]]:
+    """What a schedule asks for next, and when."""
+    # only here: a backend without schedules does without Prefect's clocks, and the memory for them
+    from prefect.serialization.schedule import ScheduleSchema
+
+    try:
+        with within(LONGEST_SEARCH):
+            schedule = ScheduleSchema().load(serialized)
+            return [(instant(event.start_time), event) for event in schedule.next(AHEAD, return_events=True)]
+    except TookTooLong as error:
+        raise Refused(
+            f"The schedule of flow {flow['name']!r} cannot be used: its next runs were not found in {LONGEST_SEARCH:g} "
+            "seconds. Let it start later, or run less often."
+        ) from error
+    except Exception as error:
+        # its clocks fail with errors of any kind, such as for a date that there is not, or beyond the year 9999
+        raise Refused(f"The schedule of flow {flow['name']!r} cannot be used: {error}") from error
 
 
 def set_flow_group_schedule(
