@@ -161,6 +161,21 @@ def test_two_that_make_the_same_database_at_once_make_it_once(empty_url: str) ->
         database.close()
 
 
+def test_several_databases_can_be_made_at_once(tmp_path: Path) -> None:
+    """What makes them is one thing for the whole process."""
+    urls = [f"sqlite:///{tmp_path / str(number)}.db" for number in range(8)]
+    made: List[Database] = []
+    threads = [Thread(target=lambda url=url: made.append(Database(url))) for url in urls]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(made) == len(urls)
+    for database in made:
+        assert differences(database) == []
+        database.close()
+
+
 def test_a_database_in_which_nothing_is_yet_is_not_made_where_one_must_exist(empty_url: str, file: Path) -> None:
     if empty_url.startswith("sqlite"):
         sqlite3.connect(file).close()
