@@ -9,7 +9,7 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, SQLAlchemyE
 
 from . import migrations, tables
 from .clock import now
-from .errors import DatabaseUnusable, NotStored
+from .errors import DatabaseUnusable, NotStored, PerhapsStored
 from .postgresql_server import PostgresqlServer
 from .sqlite_file import SqliteFile
 from .transaction import Transaction
@@ -63,18 +63,28 @@ class Database:
 
         Raises:
             NotStored: it could not be.
+            PerhapsStored: the server was not heard of any more when it was about to be stored.
         """
+        is_over = False
         try:
             with self.store.writing() as connection:
                 tx = Transaction(connection, **caller)
                 yield tx
                 if tx.queued or tx.news:
                     self.store.announce(connection, tx.queued, tx.news)
+                is_over = True
         except DBAPIError as error:
             hindrance = self.store.hindrance(error)
-            if hindrance:
-                raise NotStored(f"The backend's database cannot be written: {hindrance}.") from error
-            raise
+            if not hindrance:
+                raise
+            reason = f"The backend's database cannot be written: {hindrance}."
+            # a server that can still answer says that it has not stored it
+            if not (is_over and error.connection_invalidated):
+                raise NotStored(reason) from error
+            # who waits looks in vain at worst, and cloud hooks are told what is known
+            tx.calls.clear()
+            self._on_stored(tx)
+            raise PerhapsStored(reason) from error
         self._on_stored(tx)
 
     @contextmanager

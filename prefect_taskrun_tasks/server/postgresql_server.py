@@ -87,6 +87,8 @@ class PostgresqlServer:
                 # a server that was started again is noticed before the connection is used
                 pool_pre_ping=True,
                 json_serializer=_json,
+                # whatever the server's default is: who waited for the lock has to see what was stored meanwhile
+                isolation_level="READ COMMITTED",
             )
         except ModuleNotFoundError as error:
             raise DatabaseUnusable(

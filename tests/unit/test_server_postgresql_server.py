@@ -1,18 +1,25 @@
 """PostgreSQL: who writes, what a caller is told when it fails, and what it refuses to keep."""
 
+import json
+import socket
 import threading
+from contextlib import suppress
+from select import select as select_ready
 from time import monotonic
-from typing import Any, Iterator, List
+from typing import Any, Iterator, List, Tuple
+from urllib.parse import quote_plus
 
 import pytest
 import stored
 from cluster import Cluster
-from sqlalchemy import event, func, select
+from sqlalchemy import event, func, make_url, select
 
 from prefect_taskrun_tasks.server import DatabaseUnusable, postgresql_server, reading, tables
+from prefect_taskrun_tasks.server.api import Api
 from prefect_taskrun_tasks.server.database import Database
-from prefect_taskrun_tasks.server.errors import NotStored, TookTooLong
+from prefect_taskrun_tasks.server.errors import NotStored, PerhapsStored, TookTooLong
 from prefect_taskrun_tasks.server.rules import children, logs, tenants
+from prefect_taskrun_tasks.server.transaction import Call
 
 
 @pytest.fixture
@@ -108,6 +115,93 @@ def test_a_server_that_is_started_again_is_used_again(tmp_path: Any) -> None:
         with database.write() as tx:
             assert stored.count(tx, tables.project) == 1
         database.close()
+
+
+class Cut:
+    """A proxy to a PostgreSQL server, for one connection at a time, which loses it when it is to store something.
+
+    Args:
+        server: host and port.
+    """
+
+    def __init__(self, server: Tuple[str, int]) -> None:
+        self._server = server
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.address = "{}:{}".format(*self._listening.getsockname())
+        #: what is cut off: before the server hears of it, or before the client hears that it is done
+        self.before, self.after = False, False
+        threading.Thread(target=self._loop, daemon=True).start()
+
+    def _loop(self) -> None:
+        with suppress(OSError):
+            while True:
+                client = self._listening.accept()[0]
+                threading.Thread(target=self._pass_on, args=[client], daemon=True).start()
+
+    def _pass_on(self, client: socket.socket) -> None:
+        with client, socket.create_connection(self._server) as server, suppress(OSError):
+            is_storing = False
+            while True:
+                for each in select_ready([client, server], [], [])[0]:
+                    data = each.recv(65536)
+                    is_storing = b"COMMIT\0" in data if each is client else is_storing
+                    if not data or (is_storing and (self.before or (self.after and each is server))):
+                        return
+                    (server if each is client else client).sendall(data)
+
+    def close(self) -> None:
+        self._listening.close()
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_connection_that_is_lost_while_it_is_stored_leaves_it_open_what_was(url: str, when: str) -> None:
+    server = make_url(url)
+    assert server.host
+    assert server.port
+    proxy = Cut((server.host, server.port))
+    told: List[Tuple[bool, int]] = []
+    database = Database(
+        url.replace(f"{server.host}:{server.port}", proxy.address), lambda tx: told.append((tx.queued, len(tx.calls)))
+    )
+    with database.write() as tx:
+        tenant_id = stored.tenant_id(tx)
+
+    def ask() -> Any:
+        given = {"input": {"tenant_id": tenant_id, "name": f"{when} it is stored"}}
+        query = "mutation($input: create_project_input!) { create_project(input: $input) { id } }"
+        return Api(database).answer(json.dumps({"query": query, "variables": given}).encode())[1]
+
+    setattr(proxy, when, True)
+    told.clear()
+    [error] = ask()["errors"]
+    assert "It is not known whether create_project was stored" in error["message"]
+    assert "Nothing" not in error["message"]
+
+    def write() -> None:
+        with database.write() as tx:
+            tx.queued = True
+            tx.calls.append(Call({}, {}))
+
+    with pytest.raises(PerhapsStored, match="cannot be reached"):
+        write()
+    assert told == [(False, 0), (True, 0)]
+    proxy.before = proxy.after = False
+    with database.write() as tx:
+        assert stored.count(tx, tables.project) == (when == "after")
+    database.close()
+    proxy.close()
+
+
+def test_writers_take_turns_whatever_the_servers_default_is(url: str) -> None:
+    """A picture that was taken before it was their turn would not show what was stored meanwhile."""
+    defaults = quote_plus(r"-c default_transaction_isolation=repeatable\ read -c default_transaction_read_only=off")
+    database = Database(f"{url}?options={defaults}")
+    with database.write() as tx:
+        assert tx.connection.exec_driver_sql("SHOW default_transaction_isolation").scalar_one() == "repeatable read"
+        assert tx.connection.exec_driver_sql("SHOW transaction_isolation").scalar_one() == "read committed"
+    with database.read() as connection:
+        assert connection.exec_driver_sql("SHOW transaction_isolation").scalar_one() == "repeatable read"
+    database.close()
 
 
 def read_in_small_steps(database: Database) -> None:
