@@ -1,6 +1,7 @@
 """The backend's data: write transactions that rules work on, and pictures of one moment to read from."""
 
 import math
+import time
 from contextlib import contextmanager
 from typing import Any, Callable, Iterator, Union
 
@@ -9,13 +10,19 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, SQLAlchemyE
 
 from . import migrations, tables
 from .clock import now
-from .errors import DatabaseUnusable, NotStored, PerhapsStored
+from .errors import DatabaseUnusable, NotStored, PerhapsStored, TookTooLong
 from .postgresql_server import PostgresqlServer
 from .sqlite_file import SqliteFile
 from .transaction import Transaction
 
 #: Requests that are worked on at once; each may hold one connection
 CONNECTIONS = 8
+
+#: What to say where there is another URL
+KINDS = "Give a URL such as sqlite:///prefect.db or postgresql://user:password@host/database"
+
+#: Seconds in which the database has to answer for the backend to be well
+HEALTHY = 5.0
 
 
 class Database:
@@ -101,7 +108,7 @@ class Database:
             yield connection
 
     def check(self) -> None:
-        """Returns if the data can be read.
+        """Returns if the data can be read, and soon.
 
         Raises:
             DatabaseUnusable: it cannot.
@@ -109,10 +116,12 @@ class Database:
         if not self.store.exists():
             raise DatabaseUnusable(f"The database {self.store.name} is not there any more.")
         try:
-            with self.read() as connection:
+            with self.read(time.monotonic() + HEALTHY) as connection:
                 connection.execute(select(tables.tenant.c.id).limit(1)).all()
         except SQLAlchemyError as error:
             raise DatabaseUnusable(f"The database {self.store.name} cannot be read: {error}") from error
+        except TookTooLong as error:
+            raise DatabaseUnusable(f"The database {self.store.name} was not read within {HEALTHY:g} s.") from error
 
     def reserve(self) -> None:
         """Makes it this backend's own, where several could not share it.
@@ -133,10 +142,14 @@ class Database:
 def _store(url: str, must_exist: bool) -> Union[SqliteFile, PostgresqlServer]:
     try:
         parsed = make_url(url)
-    except ArgumentError as error:
-        raise DatabaseUnusable(f"{url!r} is not a database URL. Give one such as sqlite:///prefect.db") from error
-    # one for each thread that reads, the one that writes, and the services
-    connections = CONNECTIONS + 2
-    if parsed.get_backend_name() == "postgresql":
+        kind = parsed.get_backend_name()
+    except (ArgumentError, ValueError):
+        # what there is of a password in it is anywhere: neither it nor the error, which quotes it, is shown
+        raise DatabaseUnusable(f"That is not a database URL. {KINDS}") from None
+    # one for each thread that reads, the one that writes, each service, and one to hear of other backends
+    connections = CONNECTIONS + 5
+    if kind == "postgresql":
         return PostgresqlServer(parsed, connections)
-    return SqliteFile(parsed, connections, must_exist)
+    if kind == "sqlite":
+        return SqliteFile(parsed, connections, must_exist)
+    raise DatabaseUnusable(f"{kind}:// is not a database that is known here. {KINDS}")

@@ -1,20 +1,25 @@
 """PostgreSQL: who writes, what a caller is told when it fails, and what it refuses to keep."""
 
 import json
+import os
 import socket
 import threading
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from pathlib import Path
 from select import select as select_ready
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, Iterator, List, Tuple
 from urllib.parse import quote_plus
 
 import pytest
 import stored
 from cluster import Cluster
+from conftest import eventually
+from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import event, func, make_url, select
 
 from prefect_taskrun_tasks.server import DatabaseUnusable, postgresql_server, reading, tables
+from prefect_taskrun_tasks.server import database as database_module
 from prefect_taskrun_tasks.server.api import Api
 from prefect_taskrun_tasks.server.database import Database
 from prefect_taskrun_tasks.server.errors import NotStored, PerhapsStored, TookTooLong
@@ -38,6 +43,47 @@ def test_the_password_is_not_shown() -> None:
     with pytest.raises(DatabaseUnusable, match="Is the server running") as caught:
         Database("postgresql://user:secret@127.0.0.1:1/db")
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgres://user:secret@host/db?password=secret",
+        "postgresql:/user:secret@host/db",
+        "postgresql://u:x@h:secret/db",
+    ],
+)
+def test_another_url_is_refused_without_being_shown_and_both_kinds_are_named(url: str) -> None:
+    with pytest.raises(DatabaseUnusable, match=r"sqlite:///\S+ or postgresql://") as caught:
+        Database(url)
+    assert "secret" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+def test_passwords_of_options_are_used_and_not_shown(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = make_url(url)
+    hosts = f"host={given.host}&host=127.0.0.1&port=1&port={given.port}"
+    program = tmp_path / "pg_dump"
+    program.write_text(f'#!/bin/sh\nprintf "%s\\n" "$PGPASSWORD" "$@" > {tmp_path}/given\n')
+    program.chmod(0o700)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    secrets = f"password={given.password}&sslpassword=hidden"
+    database = Database(
+        f"postgresql:///{given.database}?{hosts}&user={given.username}&{secrets}&options=-c+work_mem%3D1234kB"
+    )
+    with database.read() as connection:
+        assert connection.exec_driver_sql("SHOW work_mem").scalar_one() == "1234kB"
+    database.store.copy(str(tmp_path / "copy"), lambda done, total: None)
+    database.close()
+    password, *arguments = (tmp_path / "given").read_text().splitlines()
+    assert password == given.password
+    for shown in (database.store.name, *arguments):
+        assert str(given.password) not in shown
+        assert "hidden" not in shown
+    [where] = [each.partition("=")[2] for each in arguments if each.startswith("--dbname=")]
+    options = conninfo_to_dict(where)
+    assert options["options"] == "-c work_mem=1234kB"
+    assert (options["host"], options["dbname"]) == (f"{given.host},127.0.0.1", given.database)
 
 
 def test_a_database_that_is_not_there_is_named(url: str) -> None:
@@ -202,6 +248,77 @@ def test_writers_take_turns_whatever_the_servers_default_is(url: str) -> None:
     with database.read() as connection:
         assert connection.exec_driver_sql("SHOW transaction_isolation").scalar_one() == "repeatable read"
     database.close()
+
+
+def test_what_others_send_does_not_keep_a_backend_from_hearing_of_others(url: str) -> None:
+    first, second = Database(url), Database(url)
+    told: List[Tuple[bool, bool]] = []
+    first.listen(lambda *it: told.append(it))
+    eventually(lambda: told)
+    with second.write() as tx:
+        for payload in ("", "no JSON", "5", "[1, 2]", "null", '{"a": 1}'):
+            tx.connection.exec_driver_sql(f"NOTIFY {postgresql_server.CHANNEL}, '{payload}'")
+        tx.queued = True
+    eventually(lambda: told[1:])
+    assert told == [(True, True), (True, False)]
+    first.close()
+    second.close()
+
+
+def test_a_backend_that_cannot_hear_of_others_tries_again_and_says_so_once(
+    url: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgresql_server, "PULSE", 0.01)
+    database = Database(url)
+    tries: List[int] = []
+
+    def fail() -> None:
+        tries.append(1)
+        if len(tries) < 5:
+            raise RuntimeError("as this test wants it")
+
+    database.listen(lambda queued, news: fail())
+    eventually(lambda: len(tries) == 5)
+    assert len([each for each in caplog.records if each.levelname == "WARNING"]) == 1
+    # what listened before is not among those that others use
+    with ExitStack() as stack:
+        for _ in range(6):
+            connection = stack.enter_context(database.read())
+            assert connection.exec_driver_sql("SELECT count(*) FROM pg_listening_channels()").scalar_one() == 0
+    database.close()
+
+
+def test_a_server_that_is_away_is_told_of_once_and_heard_again(caplog: pytest.LogCaptureFixture) -> None:
+    with Cluster() as cluster:
+        database = Database(cluster.new_database())
+        told: List[bool] = []
+        database.listen(lambda *it: told.append(True))
+        eventually(lambda: told)
+        for times in (1, 2):
+            cluster.stop()
+            eventually(lambda times=times: caplog.text.count("are not heard of") == times)
+            sleep(2)
+            told.clear()
+            cluster.start()
+            eventually(lambda: told)
+            assert caplog.text.count("are not heard of") == times
+        database.close()
+
+
+def test_a_database_that_does_not_answer_soon_is_not_well(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database_module, "HEALTHY", 0.3)
+    with database.write() as tx:
+        tx.connection.exec_driver_sql("LOCK TABLE tenant IN ACCESS EXCLUSIVE MODE")
+        with pytest.raises(DatabaseUnusable, match=r"not read within 0\.3 s"):
+            database.check()
+    database.check()
+
+
+def test_a_server_that_has_vanished_is_noticed_while_its_answer_is_waited_for(database: Database) -> None:
+    with database.read() as connection:
+        server: Any = connection.connection.driver_connection
+        found = server.info.get_parameters()
+    assert int(found["keepalives_idle"]) + int(found["keepalives_interval"]) * int(found["keepalives_count"]) <= 30
 
 
 def read_in_small_steps(database: Database) -> None:
