@@ -21,6 +21,9 @@ CONNECTIONS = 8
 #: What to say where there is another URL
 KINDS = "Give a URL such as sqlite:///prefect.db or postgresql://user:password@host/database"
 
+#: What to do about one that is locked
+BUSY = "Another program has been writing there for long: try again when it is done."
+
 #: Seconds in which the database has to answer for the backend to be well
 HEALTHY = 5.0
 
@@ -48,14 +51,20 @@ class Database:
         except DatabaseError as error:
             self.store.close()
             reason = " ".join(str(error.orig).split())
-            raise DatabaseUnusable(
-                f"The database {self.store.name} cannot be used: {reason}. {self.store.hint}"
-            ) from error
+            hint = BUSY if "locked" in (self.store.hindrance(error) or "") else self.store.hint
+            raise DatabaseUnusable(f"The database {self.store.name} cannot be used: {reason}. {hint}") from error
+        except NotStored as error:
+            self.store.close()
+            raise DatabaseUnusable(f"The database {self.store.name} cannot be used: {error}") from error
         except BaseException:
             self.store.close()
             raise
 
     def _upgrade(self, must_exist: bool) -> None:
+        with self.store.reading(math.inf) as connection:
+            # no writer is waited for where there is nothing to be done
+            if migrations.version(connection) == migrations.NEWEST:
+                return
         with self.store.writing() as connection:
             is_empty = migrations.upgrade(connection, self.store.name, self.store.is_ours(connection))
             if is_empty and must_exist:

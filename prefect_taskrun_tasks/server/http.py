@@ -96,7 +96,11 @@ class Backend:
         self._news = News()
         try:
             self._database = Database(database_url, self._stored)
-            self._database.reserve()
+            try:
+                self._database.reserve()
+            except BaseException:
+                self._database.close()
+                raise
         except BaseException:
             self._socket.close()
             raise

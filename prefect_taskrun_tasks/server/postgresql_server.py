@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, Optional, Sequence, Union
 
 from sqlalchemy import URL, Connection, create_engine, event, func, select
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from . import tables
 from .errors import DatabaseUnusable, TookTooLong
@@ -36,11 +36,12 @@ HINDRANCES = {
     "25P03": "nothing was heard of the transaction for too long",
     "53": "its server lacks room, memory or connections",
     "55": "it is locked",
+    "57014": "its server has ended it",
     "57": "its server is stopping or starting",
     "58": "its server's disk fails",
 }
 
-#: SQLSTATE of a statement that took too long
+#: SQLSTATE of a statement that took too long, or that somebody has ended
 CANCELED = "57014"
 
 
@@ -93,6 +94,8 @@ class PostgresqlServer:
                 # a server that was started again is noticed before the connection is used
                 pool_pre_ping=True,
                 json_serializer=_json,
+                # errors are logged, and what flows are given is not for logs
+                hide_parameters=True,
                 # whatever the server's default is: who waited for the lock has to see what was stored meanwhile
                 isolation_level="READ COMMITTED",
             )
@@ -131,13 +134,17 @@ class PostgresqlServer:
                         connection.exec_driver_sql(f"SET LOCAL statement_timeout = {left}")
                     yield connection
             except DBAPIError as error:
-                if _sqlstate(error) == CANCELED:
+                # by this limit; somebody else may end it too
+                if until < math.inf and _sqlstate(error) == CANCELED:
                     raise TookTooLong from error
                 raise
 
     def hindrance(self, error: DBAPIError) -> Optional[str]:
         """What kept a transaction from being stored, if it was neither its own fault nor ours."""
         code = _sqlstate(error)
+        if not (code or error.connection_invalidated or isinstance(error, OperationalError)):
+            # the driver's own: the server was not even asked
+            return None
         return HINDRANCES.get(code, HINDRANCES.get(code[:2]))
 
     def exists(self) -> bool:

@@ -56,6 +56,9 @@ def _each(tx: Transaction, statement: Any, work: Callable[[Row], Any]) -> None:
             with tx.attempt():
                 work(row)
         except Exception:
+            if tx.connection.invalidated:
+                # none of the others can be done either
+                raise
             logger.exception("%s was left out", row["id"])
 
 

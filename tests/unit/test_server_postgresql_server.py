@@ -17,13 +17,14 @@ from cluster import Cluster
 from conftest import eventually
 from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import event, func, make_url, select
+from sqlalchemy.exc import DBAPIError
 
-from prefect_taskrun_tasks.server import DatabaseUnusable, postgresql_server, reading, tables
+from prefect_taskrun_tasks.server import DatabaseUnusable, postgresql_server, reading, services, tables
 from prefect_taskrun_tasks.server import database as database_module
 from prefect_taskrun_tasks.server.api import Api
 from prefect_taskrun_tasks.server.database import Database
 from prefect_taskrun_tasks.server.errors import NotStored, PerhapsStored, TookTooLong
-from prefect_taskrun_tasks.server.rules import children, logs, tenants
+from prefect_taskrun_tasks.server.rules import children, logs, schedules, tenants
 from prefect_taskrun_tasks.server.transaction import Call
 
 
@@ -319,6 +320,41 @@ def test_a_server_that_has_vanished_is_noticed_while_its_answer_is_waited_for(da
         server: Any = connection.connection.driver_connection
         found = server.info.get_parameters()
     assert int(found["keepalives_idle"]) + int(found["keepalives_interval"]) * int(found["keepalives_count"]) <= 30
+
+
+def test_a_statement_that_somebody_ends_is_told_so(database: Database) -> None:
+    def write() -> None:
+        with database.write() as tx:
+            tx.connection.exec_driver_sql("SET LOCAL statement_timeout = 1; SELECT pg_sleep(10)")
+
+    with pytest.raises(NotStored, match="its server has ended it"):
+        write()
+    # where there is no limit, it was not too late
+    with pytest.raises(DBAPIError, match="canceling statement"), database.read() as connection:
+        connection.exec_driver_sql("SET LOCAL statement_timeout = 1; SELECT pg_sleep(10)")
+
+
+def test_what_the_driver_refuses_is_no_fault_of_the_server(database: Database) -> None:
+    with pytest.raises(DBAPIError, match="NUL"), database.write() as tx:
+        tx.connection.exec_driver_sql("SELECT %s::text", ("\0",))
+
+
+def test_a_service_ends_with_its_connection(
+    database: Database, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And does not fail once more for each row."""
+
+    def end(tx: Any, flow_id: str) -> None:
+        tx.connection.exec_driver_sql("SELECT pg_terminate_backend(pg_backend_pid())")
+
+    monkeypatch.setattr(schedules, "schedule_flow_runs", end)
+    with database.write() as tx:
+        for name in ("a", "b", "c"):
+            stored.flow_id(tx, name)
+        tx.update(tables.flow, is_schedule_active=True, archived=False)
+    with pytest.raises(NotStored, match="its server is stopping"), database.write() as tx:
+        services.schedule(tx)
+    assert "was left out" not in caplog.text
 
 
 def read_in_small_steps(database: Database) -> None:

@@ -42,7 +42,8 @@ def upgrade(connection: Connection, name: str, is_first: bool) -> bool:
         is_first: it has no version and is one of ours all the same.
 
     Raises:
-        DatabaseUnusable: it belongs to another program, or was written by a newer version of this package.
+        DatabaseUnusable: it belongs to another program, was written by a newer version of this package, or what it says
+            of its version makes no sense.
     """
     found = version(connection)
     if found == NEWEST:
@@ -54,6 +55,7 @@ def upgrade(connection: Connection, name: str, is_first: bool) -> bool:
         from alembic import command
         from alembic.config import Config
         from alembic.script import ScriptDirectory
+        from alembic.util import CommandError
 
         config = Config(attributes={"connection": connection})
         config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
@@ -65,5 +67,8 @@ def upgrade(connection: Connection, name: str, is_first: bool) -> bool:
             )
         if found is None and is_first:
             command.stamp(config, FIRST)
-        command.upgrade(config, "head")
+        try:
+            command.upgrade(config, "head")
+        except CommandError as error:
+            raise DatabaseUnusable(f"The database {name} cannot be upgraded: {error}.") from error
     return found is None and not is_first
