@@ -152,7 +152,7 @@ class Api:
                 errors.append(_error(GraphQLError(NESTED, path=[field.key]), "INTERNAL_SERVER_ERROR"))
             except NotStored as error:
                 data[field.key] = None
-                errors.append(_fault(field.name, [field.key], f"{error} Nothing of {field.name} was stored."))
+                errors.append(_fault(field.name, [field.key], f"{error} {error.OUTCOME.format(field.name)}"))
             except Exception:
                 data[field.key] = None
                 errors.append(_fault(field.name, [field.key]))

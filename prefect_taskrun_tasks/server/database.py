@@ -1,6 +1,7 @@
 """The backend's data: write transactions that rules work on, and pictures of one moment to read from."""
 
 import math
+import time
 from contextlib import contextmanager
 from typing import Any, Callable, Iterator, Union
 
@@ -9,7 +10,7 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, SQLAlchemyE
 
 from . import migrations, tables
 from .clock import now
-from .errors import DatabaseUnusable, NotStored, Refused
+from .errors import DatabaseUnusable, NotStored, PerhapsStored, Refused, TookTooLong
 from .postgresql_server import PostgresqlServer
 from .sqlite_file import SqliteFile
 from .transaction import Transaction
@@ -19,6 +20,15 @@ TOO_MUCH = "This is more than the database takes at once. Ask for fewer things, 
 
 #: Requests that are worked on at once; each may hold one connection
 CONNECTIONS = 8
+
+#: What to say where there is another URL
+KINDS = "Give a URL such as sqlite:///prefect.db or postgresql://user:password@host/database"
+
+#: What to do about one that is locked
+BUSY = "Another program has been writing there for long: try again when it is done."
+
+#: Seconds in which the database has to answer for the backend to be well
+HEALTHY = 5.0
 
 
 class Database:
@@ -44,14 +54,20 @@ class Database:
         except DatabaseError as error:
             self.store.close()
             reason = " ".join(str(error.orig).split())
-            raise DatabaseUnusable(
-                f"The database {self.store.name} cannot be used: {reason}. {self.store.hint}"
-            ) from error
+            hint = BUSY if "locked" in (self.store.hindrance(error) or "") else self.store.hint
+            raise DatabaseUnusable(f"The database {self.store.name} cannot be used: {reason}. {hint}") from error
+        except NotStored as error:
+            self.store.close()
+            raise DatabaseUnusable(f"The database {self.store.name} cannot be used: {error}") from error
         except BaseException:
             self.store.close()
             raise
 
     def _upgrade(self, must_exist: bool) -> None:
+        with self.store.reading(math.inf) as connection:
+            # no writer is waited for where there is nothing to be done
+            if migrations.version(connection) == migrations.NEWEST:
+                return
         with self.store.writing() as connection:
             is_empty = migrations.upgrade(connection, self.store.name, self.store.is_ours(connection))
             if is_empty and must_exist:
@@ -67,19 +83,29 @@ class Database:
         Raises:
             NotStored: it could not be.
             Refused: it was more than the database takes.
+            PerhapsStored: the server was not heard of any more when it was about to be stored.
         """
+        is_over = False
         try:
             with self.store.writing() as connection:
                 tx = Transaction(connection, **caller)
                 yield tx
                 if tx.queued or tx.news:
                     self.store.announce(connection, tx.queued, tx.news)
+                is_over = True
         except DBAPIError as error:
             self._refuse(error)
             hindrance = self.store.hindrance(error)
-            if hindrance:
-                raise NotStored(f"The backend's database cannot be written: {hindrance}.") from error
-            raise
+            if not hindrance:
+                raise
+            reason = f"The backend's database cannot be written: {hindrance}."
+            # a server that can still answer says that it has not stored it
+            if not (is_over and error.connection_invalidated):
+                raise NotStored(reason) from error
+            # who waits looks in vain at worst, and cloud hooks are told what is known
+            tx.calls.clear()
+            self._on_stored(tx)
+            raise PerhapsStored(reason) from error
         self._on_stored(tx)
 
     @contextmanager
@@ -106,7 +132,7 @@ class Database:
             raise Refused(TOO_MUCH) from error
 
     def check(self) -> None:
-        """Returns if the data can be read.
+        """Returns if the data can be read, and soon.
 
         Raises:
             DatabaseUnusable: it cannot.
@@ -114,10 +140,12 @@ class Database:
         if not self.store.exists():
             raise DatabaseUnusable(f"The database {self.store.name} is not there any more.")
         try:
-            with self.read() as connection:
+            with self.read(time.monotonic() + HEALTHY) as connection:
                 connection.execute(select(tables.tenant.c.id).limit(1)).all()
         except SQLAlchemyError as error:
             raise DatabaseUnusable(f"The database {self.store.name} cannot be read: {error}") from error
+        except TookTooLong as error:
+            raise DatabaseUnusable(f"The database {self.store.name} was not read within {HEALTHY:g} s.") from error
 
     def reserve(self) -> None:
         """Makes it this backend's own, where several could not share it.
@@ -138,10 +166,14 @@ class Database:
 def _store(url: str, must_exist: bool) -> Union[SqliteFile, PostgresqlServer]:
     try:
         parsed = make_url(url)
-    except ArgumentError as error:
-        raise DatabaseUnusable(f"{url!r} is not a database URL. Give one such as sqlite:///prefect.db") from error
-    # one for each thread that reads, the one that writes, and the services
-    connections = CONNECTIONS + 2
-    if parsed.get_backend_name() == "postgresql":
+        kind = parsed.get_backend_name()
+    except (ArgumentError, ValueError):
+        # what there is of a password in it is anywhere: neither it nor the error, which quotes it, is shown
+        raise DatabaseUnusable(f"That is not a database URL. {KINDS}") from None
+    # one for each thread that reads, the one that writes, each service, and one to hear of other backends
+    connections = CONNECTIONS + 5
+    if kind == "postgresql":
         return PostgresqlServer(parsed, connections)
-    return SqliteFile(parsed, connections, must_exist)
+    if kind == "sqlite":
+        return SqliteFile(parsed, connections, must_exist)
+    raise DatabaseUnusable(f"{kind}:// is not a database that is known here. {KINDS}")

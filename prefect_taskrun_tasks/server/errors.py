@@ -15,3 +15,12 @@ class TookTooLong(Exception):
 
 class NotStored(Exception):
     """Nothing of a write transaction was stored, because of the disk or of another program."""
+
+    #: for the caller, of what it has asked for
+    OUTCOME = "Nothing of {} was stored."
+
+
+class PerhapsStored(NotStored):
+    """The server was not heard of any more while it stored a transaction: all of it is stored, or nothing."""
+
+    OUTCOME = "It is not known whether {} was stored: all of it was, or nothing."

@@ -22,7 +22,7 @@ from starlette.routing import Route
 from . import metrics, pages
 from .api import Api
 from .api_key import ApiKey
-from .database import CONNECTIONS, Database
+from .database import CONNECTIONS, HEALTHY, Database
 from .endpoint import Endpoint, json_response
 from .errors import DatabaseUnusable
 from .hooks import Teller
@@ -36,9 +36,6 @@ logger = logging.getLogger(__name__)
 
 #: Seconds that requests under way may take when the backend stops
 GRACE = 5
-
-#: Seconds in which the database has to answer for the backend to be well
-HEALTHY = 5.0
 
 
 class PortUnavailable(Exception):
@@ -99,7 +96,11 @@ class Backend:
         self._news = News()
         try:
             self._database = Database(database_url, self._stored)
-            self._database.reserve()
+            try:
+                self._database.reserve()
+            except BaseException:
+                self._database.close()
+                raise
         except BaseException:
             self._socket.close()
             raise
@@ -191,8 +192,10 @@ class Backend:
         return Response(metrics.text(counted), 200, {"Content-Type": metrics.CONTENT_TYPE})
 
     def _count_stored(self) -> List[metrics.Metric]:
+        # not meanwhile: it takes a connection of its own
+        size = self._database.store.size()
         with self._database.read() as connection:
-            return metrics.of_data(connection, self._database.store.size())
+            return metrics.of_data(connection, size)
 
     def _is_stopping(self) -> bool:
         return self._server.should_exit

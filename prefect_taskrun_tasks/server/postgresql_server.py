@@ -11,10 +11,10 @@ import time
 import uuid
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, Optional
+from typing import Any, Callable, Dict, Iterator, Optional, Sequence, Union
 
 from sqlalchemy import URL, Connection, create_engine, event, func, select
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from . import tables
 from .errors import DatabaseUnusable, TookTooLong
@@ -36,6 +36,7 @@ HINDRANCES = {
     "25P03": "nothing was heard of the transaction for too long",
     "53": "its server lacks room, memory or connections",
     "55": "it is locked",
+    "57014": "its server has ended it",
     "57": "its server is stopping or starting",
     "58": "its server's disk fails",
 }
@@ -43,7 +44,7 @@ HINDRANCES = {
 #: Class of SQLSTATE for what is beyond the server's limits, and the words of the driver's library, which has no number
 LIMITS, TOO_MANY = "54", "number of parameters"
 
-#: SQLSTATE of a statement that took too long
+#: SQLSTATE of a statement that took too long, or that somebody has ended
 CANCELED = "57014"
 
 
@@ -67,29 +68,39 @@ class PostgresqlServer:
     """
 
     def __init__(self, url: URL, connections: int) -> None:
+        if "password" in url.query:
+            # where it is not shown; of two, PostgreSQL's client library takes this one
+            url = url.set(password=_joined(url.query["password"])).difference_update_query(["password"])
         self._url = url
         self._id = str(uuid.uuid4())
         self._closed = threading.Event()
         self._listener: Optional[threading.Thread] = None
-        #: for messages, without the password
-        self.name = repr(url.render_as_string())
+        #: for messages, without passwords
+        self.name = repr(url.difference_update_query(["sslpassword"]).render_as_string())
         self.hint = "Is the server running, does the database exist, and may this user make tables in it?"
-        options: Dict[str, Any] = {
+        self._options: Dict[str, Any] = {
             "connect_timeout": PATIENCE,
             "application_name": "prefect-taskrun",
-            # a server that has vanished is noticed
+            # a server that has vanished is noticed: while it is sent something, and while its answer is waited for
             "tcp_user_timeout": 3000 * PATIENCE,
-            **url.query,
+            "keepalives_idle": PATIENCE,
+            "keepalives_interval": PATIENCE,
+            "keepalives_count": 2,
+            **{name: _joined(value) for name, value in url.query.items()},
         }
         try:
             self.engine = create_engine(
                 url.set(drivername="postgresql+psycopg", query={}),
-                connect_args=options,
+                connect_args=self._options,
                 pool_size=connections,
                 max_overflow=4,
                 # a server that was started again is noticed before the connection is used
                 pool_pre_ping=True,
                 json_serializer=_json,
+                # errors are logged, and what flows are given is not for logs
+                hide_parameters=True,
+                # whatever the server's default is: who waited for the lock has to see what was stored meanwhile
+                isolation_level="READ COMMITTED",
             )
         except ModuleNotFoundError as error:
             raise DatabaseUnusable(
@@ -126,13 +137,17 @@ class PostgresqlServer:
                         connection.exec_driver_sql(f"SET LOCAL statement_timeout = {left}")
                     yield connection
             except DBAPIError as error:
-                if _sqlstate(error) == CANCELED:
+                # by this limit; somebody else may end it too
+                if until < math.inf and _sqlstate(error) == CANCELED:
                     raise TookTooLong from error
                 raise
 
     def hindrance(self, error: DBAPIError) -> Optional[str]:
         """What kept a transaction from being stored, if it was neither its own fault nor ours."""
         code = _sqlstate(error)
+        if not (code or error.connection_invalidated or isinstance(error, OperationalError)):
+            # the driver's own: the server was not even asked
+            return None
         return HINDRANCES.get(code, HINDRANCES.get(code[:2]))
 
     def is_too_much(self, error: DBAPIError) -> bool:
@@ -158,10 +173,8 @@ class PostgresqlServer:
         Raises:
             DatabaseUnusable: there is no ``pg_dump``, or it has failed.
         """
-        # a command line can be seen by everybody on this machine
-        url = self._url._replace(drivername="postgresql", password=None).render_as_string()
         secret = {"PGPASSWORD": self._url.password} if self._url.password else {}
-        command = ["pg_dump", "--verbose", "--format=custom", f"--file={file}", f"--dbname={url}"]
+        command = ["pg_dump", "--verbose", "--format=custom", f"--file={file}", f"--dbname={self._where()}"]
         lines = []
         try:
             process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, **secret})
@@ -177,6 +190,13 @@ class PostgresqlServer:
                 report(sum("dumping contents of table" in each for each in lines), len(tables.metadata.tables))
         if process.returncode:
             raise DatabaseUnusable(f"pg_dump has failed: {' '.join(lines[-3:])}")
+
+    def _where(self) -> str:
+        """How PostgreSQL's own programs get there, without passwords: everybody on this machine sees command lines."""
+        from psycopg.conninfo import make_conninfo
+
+        options = {**self._url.translate_connect_args(username="user", database="dbname"), **self._options}
+        return make_conninfo(**{name: options[name] for name in options if name not in ("password", "sslpassword")})
 
     def is_in(self, file: Path) -> bool:
         return False
@@ -195,29 +215,56 @@ class PostgresqlServer:
         self._listener.start()
 
     def _listen(self, told: Callable[[bool, bool], None]) -> None:
+        is_heard = True
         while not self._closed.is_set():
             try:
-                with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-                    connection.exec_driver_sql(f"LISTEN {CHANNEL}")
+                with self._listening() as server:
                     # there may have been something before
                     told(True, True)
-                    server: Any = connection.connection.driver_connection
+                    is_heard = True
                     while not self._closed.is_set():
                         # returns at least that often, to see whether it is closed
                         for each in server.notifies(timeout=PULSE):
-                            sender, queued, news = json.loads(each.payload)
-                            if sender != self._id:
-                                told(queued, news)
-                    connection.exec_driver_sql(f"UNLISTEN {CHANNEL}")
-            except (SQLAlchemyError, self.engine.dialect.loaded_dbapi.Error) as error:
-                logger.warning("Other backends are not heard of: %s", " ".join(str(error).split()))
+                            self._heard(each.payload, told)
+            except Exception as error:
+                # once, until it works again
+                if is_heard:
+                    logger.warning("Other backends are not heard of: %s", " ".join(str(error).split()))
+                is_heard = False
                 self._closed.wait(PULSE)
+
+    @contextmanager
+    def _listening(self) -> Iterator[Any]:
+        """The driver's connection, to which the server sends what is announced."""
+        with self.engine.connect() as connection:
+            try:
+                connection.execution_options(isolation_level="AUTOCOMMIT")
+                connection.exec_driver_sql(f"LISTEN {CHANNEL}")
+                yield connection.connection.driver_connection
+            finally:
+                # in the pool it would go on to be sent it
+                connection.invalidate()
+
+    def _heard(self, payload: str, told: Callable[[bool, bool], None]) -> None:
+        try:
+            sender, queued, news = json.loads(payload)
+        except (TypeError, ValueError):
+            # whoever may use the database may send whatever it likes
+            return
+        if sender != self._id:
+            told(bool(queued), bool(news))
 
     def close(self) -> None:
         self._closed.set()
         if self._listener:
-            self._listener.join()
+            # a server that has vanished keeps it for longer
+            self._listener.join(PATIENCE)
         self.engine.dispose()
+
+
+def _joined(value: Union[str, Sequence[str]]) -> str:
+    """What a URL says several times, such as hosts, as PostgreSQL's client library takes it."""
+    return value if isinstance(value, str) else ",".join(value)
 
 
 def _sqlstate(error: DBAPIError) -> str:

@@ -24,6 +24,9 @@ logger = logging.getLogger(__name__)
 #: Seconds without a heartbeat after which a flow run's process is taken for dead
 HEARTBEAT_TIMEOUT = 600
 
+#: Seconds that passes under way may take when the backend stops
+GRACE = 5.0
+
 #: How often lazarus starts one flow run again
 RESURRECTIONS = 3
 
@@ -53,6 +56,9 @@ def _each(tx: Transaction, statement: Any, work: Callable[[Row], Any]) -> None:
             with tx.attempt():
                 work(row)
         except Exception:
+            if tx.connection.invalidated:
+                # none of the others can be done either
+                raise
             logger.exception("%s was left out", row["id"])
 
 
@@ -157,8 +163,9 @@ class Services:
 
     def stop(self) -> None:
         self._stopped.set()
+        until = time.monotonic() + GRACE
         for thread in self._threads:
-            thread.join()
+            thread.join(max(0.0, until - time.monotonic()))
 
     def run(self, service: Pass) -> None:
         """One pass, in a transaction of its own, which a failure undoes."""

@@ -77,7 +77,13 @@ class SqliteFile:
         #: for messages
         self.name = repr(self.path)
         self.hint = "Is it an SQLite file, in a folder that exists and may be written to?"
-        self.engine = create_engine(url.set(database=self.path), pool_size=connections, max_overflow=4)
+        self.engine = create_engine(
+            url.set(database=self.path),
+            pool_size=connections,
+            max_overflow=4,
+            # errors are logged, and what flows are given is not for logs
+            hide_parameters=True,
+        )
         # SQLite lets one writer in at a time; waiting here is fair and costs nothing, its own waiting polls
         self._writer = threading.Lock()
         self._patience = PATIENCE

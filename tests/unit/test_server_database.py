@@ -2,11 +2,12 @@
 
 import threading
 from pathlib import Path
-from typing import Iterator
+from typing import Iterator, List
 
 import pytest
 import stored
-from sqlalchemy import UniqueConstraint, select
+from sqlalchemy import UniqueConstraint, select, text
+from sqlalchemy.exc import DBAPIError
 
 from prefect_taskrun_tasks.server import Backend, DatabaseUnusable, tables
 from prefect_taskrun_tasks.server.database import Database
@@ -40,6 +41,30 @@ def test_what_was_stored_is_there_when_it_is_opened_again(database_url: str) -> 
 def test_a_backend_that_cannot_open_its_database_gives_its_port_back(tmp_path: Path) -> None:
     with pytest.raises(DatabaseUnusable):
         Backend(f"sqlite:///{tmp_path / 'nowhere' / 'prefect.db'}", port=0)
+
+
+def test_a_backend_that_may_not_have_its_database_closes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = Database(f"sqlite:///{tmp_path / 'prefect.db'}")
+    first.reserve()
+    closed: List[str] = []
+    close = Database.close
+
+    def note(database: Database) -> None:
+        closed.append(database.store.name)
+        close(database)
+
+    monkeypatch.setattr(Database, "close", note)
+    with pytest.raises(DatabaseUnusable, match="in use"):
+        Backend(f"sqlite:///{tmp_path / 'prefect.db'}", port=0)
+    assert closed == [first.store.name]
+    first.close()
+
+
+def test_what_is_given_is_not_in_errors(database: Database) -> None:
+    """They are logged."""
+    with pytest.raises(DBAPIError, match="nowhere") as caught, database.write() as tx:
+        tx.connection.execute(text("SELECT x FROM nowhere WHERE x = :x"), {"x": "a secret"})
+    assert "a secret" not in str(caught.value)
 
 
 def test_a_transaction_that_raises_stores_nothing(database: Database) -> None:

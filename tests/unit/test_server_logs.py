@@ -1,6 +1,6 @@
 """Logs and artifacts of runs."""
 
-from typing import Any, Dict, Iterator
+from typing import Any, Dict, Iterator, List
 
 import pytest
 import stored
@@ -92,6 +92,36 @@ def test_logs_that_are_sent_again_with_others_are_stored_once(tx: Transaction, r
     logs.write_run_logs(tx, [*batch, line("c", 1), line("a", 3)])
     kept = [row["message"].replace("\0", "?") for row in stored.rows(tx, tables.log)]
     assert kept == ["a", "b", "caf??", "c", "a"]
+
+
+def test_logs_of_one_microsecond_by_other_loggers_and_of_other_levels_are_others(tx: Transaction, run_id: str) -> None:
+    line = {"flow_run_id": run_id, "message": "m", "timestamp": clock.normal("2026-01-01T00:00:00.000001")}
+    batch = [line, {**line, "name": "a"}, {**line, "name": "b"}, {**line, "name": "a", "level": "ERROR"}]
+    logs.write_run_logs(tx, batch[:1])
+    logs.write_run_logs(tx, batch)
+    logs.write_run_logs(tx, batch)
+    kept = sorted((row["name"] or "", row["level"]) for row in stored.rows(tx, tables.log))
+    assert kept == [("", "INFO"), ("a", "ERROR"), ("a", "INFO"), ("b", "INFO")]
+
+
+def test_what_lies_between_the_logs_that_are_sent_is_not_read(tx: Transaction, run_id: str) -> None:
+    def line(at: int) -> Dict[str, Any]:
+        return {"flow_run_id": run_id, "message": str(at), "timestamp": clock.normal(f"2026-01-01T00:00:00.{at:06}")}
+
+    logs.write_run_logs(tx, [line(at) for at in range(3 * logs.CHUNK)])
+    read: List[Any] = []
+    rows = tx.rows
+
+    def note(*asked: Any) -> Any:
+        read.extend(rows(*asked))
+        return rows(*asked)
+
+    tx.rows = note  # type: ignore[method-assign]
+    logs.write_run_logs(tx, [line(0), line(3 * logs.CHUNK - 1), line(5 * logs.CHUNK)])
+    assert len(read) < 10
+    # more than fit into one statement
+    logs.write_run_logs(tx, [line(at) for at in range(3 * logs.CHUNK + 1)])
+    assert stored.count(tx, tables.log) == 3 * logs.CHUNK + 2
 
 
 def test_no_logs_are_a_success(tx: Transaction) -> None:

@@ -13,7 +13,7 @@ from alembic.migration import MigrationContext
 from cluster import Cluster
 from sqlalchemy import column, create_engine, inspect, select, table, text, update
 
-from prefect_taskrun_tasks.server import DatabaseUnusable, migrations, reading, tables
+from prefect_taskrun_tasks.server import DatabaseUnusable, migrations, postgresql_server, reading, sqlite_file, tables
 from prefect_taskrun_tasks.server.database import Database
 from prefect_taskrun_tasks.server.rules import children, cloud_hooks
 
@@ -106,6 +106,9 @@ def test_a_file_between_the_first_version_and_the_second_gets_what_it_lacks(file
     with sqlite3.connect(file) as connection:
         connection.execute("DROP INDEX ix_log_flow_run_id")
         connection.execute("CREATE INDEX ix_task_run_page ON task_run (flow_run_id, id)")
+        connection.execute("CREATE INDEX ix_flow_run_updated ON flow_run (updated)")
+        connection.execute("CREATE INDEX ix_task_run_updated ON task_run (flow_run_id, updated)")
+        connection.execute("CREATE INDEX ix_log_updated ON log (flow_run_id, updated)")
     connection.close()
     for _ in range(2):
         database = Database(f"sqlite:///{file}")
@@ -137,6 +140,45 @@ def test_a_database_of_a_newer_version_is_refused(empty_url: str) -> None:
         Database(empty_url)
 
 
+def test_a_version_that_makes_no_sense_is_told_of(file: Path) -> None:
+    as_first_made(file)
+    with sqlite3.connect(file) as connection:
+        connection.execute("CREATE TABLE prefect_taskrun_version (version_num TEXT)")
+        connection.execute("INSERT INTO prefect_taskrun_version VALUES ('0001'), ('9999')")
+    connection.close()
+    with pytest.raises(DatabaseUnusable, match=r"prefect\.db' cannot be upgraded: .*9999"):
+        Database(f"sqlite:///{file}")
+
+
+def test_a_database_is_opened_also_while_others_write(database_url: str) -> None:
+    first = Database(database_url)
+    with first.write() as tx:
+        stored.project_id(tx)
+        Database(database_url).close()
+    first.close()
+
+
+def test_a_database_that_others_keep_from_being_upgraded_is_told_as_locked(
+    file: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_file, "PATIENCE", 0.2)
+    monkeypatch.setattr(postgresql_server, "PATIENCE", 1)
+    as_first_made(file)
+    other = sqlite3.connect(file, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(DatabaseUnusable, match=r"locked.*try again when it is done"):
+        Database(f"sqlite:///{file}")
+    other.close()
+
+    url = cluster.new_database()
+    engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({postgresql_server.WRITER})")
+        with pytest.raises(DatabaseUnusable, match=r"lock.*try again when it is done"):
+            Database(url)
+    engine.dispose()
+
+
 def test_the_database_of_another_program_is_refused_and_gets_no_tables(empty_url: str) -> None:
     engine = create_engine(empty_url.replace("postgresql:", "postgresql+psycopg:"))
     with engine.begin() as connection:
@@ -158,6 +200,21 @@ def test_two_that_make_the_same_database_at_once_make_it_once(empty_url: str) ->
     with made[0].read() as connection:
         assert len(connection.execute(select(tables.tenant)).all()) == 1
     for database in made:
+        database.close()
+
+
+def test_several_databases_can_be_made_at_once(tmp_path: Path) -> None:
+    """What makes them is one thing for the whole process."""
+    urls = [f"sqlite:///{tmp_path / str(number)}.db" for number in range(8)]
+    made: List[Database] = []
+    threads = [Thread(target=lambda url=url: made.append(Database(url))) for url in urls]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(made) == len(urls)
+    for database in made:
+        assert differences(database) == []
         database.close()
 
 

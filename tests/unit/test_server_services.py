@@ -1,5 +1,6 @@
 """What the backend does by itself: scheduling, starting lost runs again, ending zombies."""
 
+import threading
 from pathlib import Path
 from typing import Any, Iterator, List
 
@@ -245,4 +246,25 @@ def test_a_service_can_be_run_once_and_counts_how_that_ended(tmp_path: Path) -> 
     assert dict(idle.failures) == {"fails": 2}
     with database.read() as connection:
         assert connection.exec_driver_sql("SELECT name FROM tenant").scalar_one() == "default"
+    database.close()
+
+
+def test_a_pass_that_does_not_end_is_not_waited_for_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(services, "GRACE", 0.2)
+    database = Database(f"sqlite:///{tmp_path / 'prefect.db'}")
+    begun, may_end = threading.Event(), threading.Event()
+
+    def hangs(tx: Transaction) -> None:
+        begun.set()
+        assert may_end.wait(60)
+
+    running = services.Services(database, {hangs: 0.01, services.schedule: 1e6})
+    running.start()
+    assert begun.wait(60)
+    stopping = threading.Thread(target=running.stop)
+    stopping.start()
+    stopping.join(10)
+    assert not stopping.is_alive()
+    may_end.set()
+    stopping.join()
     database.close()

@@ -94,6 +94,26 @@ def test_a_state_of_a_task_run_that_is_sent_again_is_stored_once(tx: Transaction
     assert stored.task_history(tx, task_run_id) == ["Pending", "Pending", state["type"]]
 
 
+@pytest.mark.parametrize("name", ["Scheduled", "Retrying"])
+def test_a_state_that_starts_now_is_not_taken_for_one_that_starts_tomorrow(
+    tx: Transaction, run_id: str, name: str
+) -> None:
+    stored.set_state(tx, run_id, name, message="m", start_time=START)
+    for _ in range(2):
+        stored.set_state(tx, run_id, name, message="m")
+    assert stored.history(tx, run_id) == ["Scheduled", name, name]
+    assert ago(60) < stored.flow_run(tx, run_id)["state_start_time"] <= ago(0)
+
+
+@pytest.mark.parametrize("start_time", [START, "2020-01-01T00:00:00Z"])
+def test_a_pause_without_an_end_is_not_taken_for_one_that_ends(tx: Transaction, run_id: str, start_time: str) -> None:
+    stored.set_state(tx, run_id, "Paused", message="m", start_time=start_time)
+    for _ in range(2):
+        stored.set_state(tx, run_id, "Paused", message="m")
+    assert stored.history(tx, run_id) == ["Scheduled", "Paused", "Paused"]
+    assert stored.flow_run(tx, run_id)["state_start_time"] is None
+
+
 def test_that_a_flow_run_runs_is_a_sign_of_life_also_when_it_is_said_again(tx: Transaction, run_id: str) -> None:
     stored.set_state(tx, run_id, "Running")
     stored.no_heartbeat_for(tx, run_id, 1000)

@@ -5,6 +5,7 @@ A database is always made by going all the way. What `tables` says is what comes
 there needs a file in `versions`, which is never changed once it was released.
 """
 
+import threading
 from pathlib import Path
 from typing import Optional
 
@@ -20,6 +21,9 @@ FIRST = "0001"
 
 #: The newest version, which is asked for at every start. Only on the way to it Alembic is needed.
 NEWEST = "0002"
+
+#: Alembic keeps what it works on where the whole process sees it: it works on one database at a time
+_alembic = threading.Lock()
 
 
 def version(connection: Connection) -> Optional[str]:
@@ -38,7 +42,8 @@ def upgrade(connection: Connection, name: str, is_first: bool) -> bool:
         is_first: it has no version and is one of ours all the same.
 
     Raises:
-        DatabaseUnusable: it belongs to another program, or was written by a newer version of this package.
+        DatabaseUnusable: it belongs to another program, was written by a newer version of this package, or what it says
+            of its version makes no sense.
     """
     found = version(connection)
     if found == NEWEST:
@@ -46,19 +51,24 @@ def upgrade(connection: Connection, name: str, is_first: bool) -> bool:
     if found is None and not is_first and inspect(connection).get_table_names():
         raise DatabaseUnusable(f"The database {name} belongs to another program. Name another one.")
 
-    from alembic import command
-    from alembic.config import Config
-    from alembic.script import ScriptDirectory
+    with _alembic:
+        from alembic import command
+        from alembic.config import Config
+        from alembic.script import ScriptDirectory
+        from alembic.util import CommandError
 
-    config = Config(attributes={"connection": connection})
-    config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
-    known = {each.revision for each in ScriptDirectory.from_config(config).walk_revisions()}
-    if found is not None and found not in known:
-        raise DatabaseUnusable(
-            f"The database {name} has schema version {found}, this package knows versions up to {NEWEST}. "
-            "Update prefect-taskrun-tasks, or name another one."
-        )
-    if found is None and is_first:
-        command.stamp(config, FIRST)
-    command.upgrade(config, "head")
+        config = Config(attributes={"connection": connection})
+        config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
+        known = {each.revision for each in ScriptDirectory.from_config(config).walk_revisions()}
+        if found is not None and found not in known:
+            raise DatabaseUnusable(
+                f"The database {name} has schema version {found}, this package knows versions up to {NEWEST}. "
+                "Update prefect-taskrun-tasks, or name another one."
+            )
+        if found is None and is_first:
+            command.stamp(config, FIRST)
+        try:
+            command.upgrade(config, "head")
+        except CommandError as error:
+            raise DatabaseUnusable(f"The database {name} cannot be upgraded: {error}.") from error
     return found is None and not is_first

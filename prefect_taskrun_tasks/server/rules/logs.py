@@ -1,14 +1,24 @@
 """Logs of flow runs and task runs."""
 
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from collections import defaultdict
+from typing import Any, DefaultDict, Dict, List, Mapping, Optional, Set, Tuple
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 
 from .. import tables
 from ..clock import now
 from ..transaction import Row, Transaction
 
 Key = Tuple[Any, ...]
+
+#: Values in one statement; early versions of SQLite take 999
+CHUNK = 900
+
+
+_STORED = select(tables.log).where(
+    tables.log.c.flow_run_id == bindparam("flow_run_id"),
+    tables.log.c.timestamp.in_(bindparam("timestamps", expanding=True)),
+)
 
 
 def write_run_logs(tx: Transaction, logs: List[Dict[str, Any]]) -> Row:
@@ -42,23 +52,28 @@ def write_run_logs(tx: Transaction, logs: List[Dict[str, Any]]) -> Row:
     return {"success": True}
 
 
-def _known(tx: Transaction, logs: List[Dict[str, Any]]) -> "set[Key]":
+def _known(tx: Transaction, logs: List[Dict[str, Any]]) -> Set[Key]:
     """Those of some logs that are stored."""
-    timestamps, table = [row["timestamp"] for row in logs if row.get("timestamp")], tables.log
-    if not timestamps:
-        return set()
-    found = select(table.c.flow_run_id, table.c.task_run_id, table.c.timestamp, table.c.message).where(
-        table.c.flow_run_id.in_({row["flow_run_id"] for row in logs}),
-        table.c.timestamp >= min(timestamps),
-        table.c.timestamp <= max(timestamps),
-    )
-    return {_key(tx, row) for row in tx.rows(found)}
+    of_runs: DefaultDict[str, Set[str]] = defaultdict(set)
+    for row in logs:
+        if row.get("timestamp"):
+            of_runs[row["flow_run_id"]].add(row["timestamp"])
+    known: Set[Key] = set()
+    for flow_run_id, given in of_runs.items():
+        # not all from the first to the last, which may be all that the run has
+        timestamps = sorted(given)
+        for first in range(0, len(timestamps), CHUNK):
+            some = {"flow_run_id": flow_run_id, "timestamps": timestamps[first : first + CHUNK]}
+            known.update(_key(tx, row) for row in tx.rows(_STORED, some))
+    return known
 
 
 def _key(tx: Transaction, row: Mapping[str, Any]) -> Key:
     # as it is stored: some characters are not
-    message = tables.Words().process_bind_param(row.get("message"), tx.connection.dialect)
-    return (row["flow_run_id"], row.get("task_run_id"), row.get("timestamp"), message)
+    words, dialect = tables.Words(), tx.connection.dialect
+    said = [row.get("name"), row.get("level") or "INFO", row.get("message")]
+    kept = (words.process_bind_param(each, dialect) for each in said)
+    return (row["flow_run_id"], row.get("task_run_id"), row.get("timestamp"), *kept)
 
 
 def _existing(tx: Transaction, table: Any, ids: "set[str]") -> "set[Optional[str]]":

@@ -220,7 +220,10 @@ def _cancel_children(tx: Transaction, parent: Row) -> None:
 def _is_replay(run: Row, state: State) -> bool:
     """Whether it is the latest state of the run, said once more: the client resends a request that timed out."""
     # what was not given was made up when it was stored
-    made_up = {name for name in ("start_time", "cached_inputs") if not state.get(name)}
+    made_up = set() if state.get("cached_inputs") else {"cached_inputs"}
+    if not state.get("start_time") and state["type"] != "Paused" and (run["state_start_time"] or "") <= now():
+        # one that is still to come was given by somebody, and is not meant any more; Paused never gets one made up
+        made_up.add("start_time")
 
     def given(state: State) -> State:
         return {name: value for name, value in state.items() if name not in made_up}

@@ -32,6 +32,9 @@ NEEDLESS = {
     "ix_task_tenant_id": "task",
 }
 
+#: Some files that were made between the first version and this one have them, of fewer columns
+SHORTER = {"ix_flow_run_updated": "flow_run", "ix_log_updated": "log", "ix_task_run_updated": "task_run"}
+
 NEW = {
     "ix_flow_current": ("flow", ["name", "archived"]),
     "ix_flow_newest": ("flow", ["flow_group_id", "created"]),
@@ -54,7 +57,7 @@ NEW = {
 
 def upgrade() -> None:
     # files that were made between the first version and this one have some of this already
-    for name, table in NEEDLESS.items():
+    for name, table in {**NEEDLESS, **SHORTER}.items():
         op.drop_index(name, table, if_exists=True)
     op.create_table(
         "cloud_hook",
