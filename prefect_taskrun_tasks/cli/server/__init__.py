@@ -20,7 +20,7 @@ Examples:
 """,
 )
 def server() -> None:
-    """The embedded backend: Prefect Server's API on SQLite, without Docker."""
+    """The embedded backend: Prefect Server's API on SQLite or PostgreSQL, without Docker."""
 
 
 for _command in (backup, prune, start):
