@@ -27,6 +27,9 @@ RECHECK = 60.0
 #: ``PREFECT__PREFECT_TASKRUN_TASKS__DEFERRABLE=true`` in the environment
 SECTION = "prefect_taskrun_tasks"
 
+#: The name of the logger whose lines say which waits are ready, for those in other processes too, and what they say
+LOGGER, READY = "prefect_taskrun_tasks.deferring", "Ready to go on without a process."
+
 #: States of task runs that are started, or about to be
 _UNDER_WAY = ("Running", "Submitted")
 
@@ -103,6 +106,9 @@ class Deferring:
     def _defer(self, flow_run_id: str) -> None:
         try:
             with api.patience(0):
+                if _is_busy():
+                    # which holds the process as well
+                    return
                 reason = _refusal()
                 [awaited] = api.find("flow_run", {"id": {"_eq": flow_run_id}}, fields="name")
         except (TaskRunError, ClientError):
@@ -140,6 +146,27 @@ def _earlier() -> Optional[Deferral]:
         if kind not in (*_UNDER_WAY, "Pending"):
             return Deferral.of(state["serialized_state"])
     return None
+
+
+def _is_busy() -> bool:
+    """Whether anything else of the current flow run is at work, other waits that are ready to be deferred left aside.
+
+    A flow run that is begun again while a process is at work on it has two, none of which runs what needs both.
+    """
+    flow_run_id, task_run_id = prefect.context.get("flow_run_id"), prefect.context.get("task_run_id")
+    where = {"flow_run_id": {"_eq": flow_run_id}, "state": {"_in": _UNDER_WAY}, "id": {"_neq": task_run_id}}
+    # before that is looked for: of two that become ready at once, one at least sees the other
+    ready = {"flow_run_id": flow_run_id, "task_run_id": task_run_id, "name": LOGGER, "level": "DEBUG", "message": READY}
+    api.write_logs([ready])
+    pages = api.pages("task_run", where, fields="id state_timestamp")
+    others = {row["id"]: instant(row["state_timestamp"]) for page in pages for row in page}
+    if not others:
+        return False
+    said = {"flow_run_id": {"_eq": flow_run_id}, "name": {"_eq": LOGGER}, "task_run_id": {"_in": sorted(others)}}
+    logs = [log for page in api.pages("log", said, fields="id task_run_id timestamp") for log in page]
+    return bool(
+        set(others) - {it["task_run_id"] for it in logs if instant(it["timestamp"]) >= others[it["task_run_id"]]}
+    )
 
 
 def _refusal() -> Optional[str]:

@@ -3,6 +3,7 @@
 import json
 import re
 import threading
+import time
 from pathlib import Path
 from typing import Any, List, Optional
 
@@ -29,6 +30,7 @@ from datetime import timedelta
 from pathlib import Path
 from prefect import Flow, Parameter, task, unmapped
 from prefect.engine.results import LocalResult
+from prefect.executors import LocalDaskExecutor
 from prefect.run_configs import UniversalRun
 from prefect_taskrun_tasks import create_flow_run, get_task_run_result, wait_for_flow_run
 from prefect_taskrun_tasks.tasks import GetTaskRunResult
@@ -96,6 +98,21 @@ with Flow("deferring-watching", result=HERE) as watching:
         id, stream_states=True, stream_logs=True, raise_final_state=True, deferrable=True, defer_after=0.3
     )
     executed(folder, "after", task_args={"name": "after"}, upstream_tasks=[waited])
+
+@task
+def slow(folder):
+    until_there_is.run(folder, "slow")
+
+with Flow("deferring-beside-another", result=HERE, executor=LocalDaskExecutor(scheduler="threads")) as beside:
+    folder = Parameter("folder")
+    got = get_task_run_result(begun(folder, "a"), "until_there_is-1", deferrable=True, defer_after=0.3)
+    executed(folder, "after", got, task_args={"name": "after"}, upstream_tasks=[slow(folder)])
+
+with Flow("deferring-side-by-side", result=HERE, executor=LocalDaskExecutor(scheduler="threads")) as side_by_side:
+    folder = Parameter("folder")
+    ids = create_flow_run.map(flow_name=unmapped("deferring-child"), parameters=each(folder))
+    values = GetTaskRunResult(name="get", deferrable=True, defer_after=0.2).map(ids, unmapped("until_there_is-1"))
+    executed(folder, "after", values, task_args={"name": "after"})
 
 DEFAULTS = {
     "PREFECT__PREFECT_TASKRUN_TASKS__DEFERRABLE": "true",
@@ -250,6 +267,34 @@ def test_mapped_waits_are_deferred_each(local: LocalRunner, tmp_path: Path) -> N
     assert _ended(parent) == "Success"
     assert _executed(tmp_path) == ["after"]
     assert _view(parent).get_task_run("after-1").get_result() == [{"name": name} for name in ("a", "b", "c")]
+
+
+def test_waits_side_by_side_are_deferred_together(local: LocalRunner, tmp_path: Path) -> None:
+    parent = _begun("deferring-side-by-side", tmp_path)
+    eventually(lambda: _left(parent, 3), PATIENCE)
+    for name in ("a", "b", "c"):
+        (tmp_path / name).write_text("")
+    assert _ended(parent) == "Success"
+    assert _executed(tmp_path) == ["after"]
+
+
+@pytest.mark.parametrize("first", ["a", "slow"])
+def test_a_wait_beside_another_task_that_is_at_work_is_not_deferred(
+    local: LocalRunner, tmp_path: Path, first: str
+) -> None:
+    """The process would be held in any case; and a second one beside it would not run what needs both."""
+    parent = _begun("deferring-beside-another", tmp_path)
+    eventually(lambda: _states(parent, "get_task_run_result-1")[-1] == "Running", PATIENCE)
+    eventually(lambda: _states(parent, "slow-1")[-1] == "Running", PATIENCE)
+    time.sleep(2)
+    assert "Scheduled" not in _states(parent, "get_task_run_result-1")
+    (tmp_path / first).write_text("")
+    if first == "slow":
+        eventually(lambda: _left(parent), PATIENCE)
+    (tmp_path / "a").write_text("")
+    (tmp_path / "slow").write_text("")
+    assert _ended(parent) == "Success"
+    assert _executed(tmp_path) == ["after"]
 
 
 def test_what_a_deferred_wait_repeats_is_repeated_once(local: LocalRunner, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from typing import Any, Dict, List, Optional
 
-from sqlalchemy import and_, or_, select
+from sqlalchemy import and_, not_, or_, select
 
 from .. import tables
 from ..clock import ago, now
@@ -105,7 +105,9 @@ def get_runs_in_queue(
         task_runs.c.state.in_(SCHEDULED),
         task_runs.c.state_start_time <= before,
     )
-    resumable = and_(runs.c.state == "Running", waiting.exists())
+    # a second process beside one that is at work would not run what needs both
+    busy = select(1).where(task_runs.c.flow_run_id == runs.c.id, task_runs.c.state.in_(("Running", "Submitted")))
+    resumable = and_(runs.c.state == "Running", waiting.exists(), not_(busy.exists()))
     queue = (
         select(runs.c.id, runs.c.labels)
         .where(runs.c.tenant_id == tenant_id, or_(due, resumable))
