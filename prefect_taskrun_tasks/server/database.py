@@ -36,7 +36,7 @@ class Database:
 
     Args:
         url: ``sqlite:///relative.db``, ``sqlite:////absolute.db``, ``postgresql://user:password@host/database``.
-        on_stored: called with each write transaction once it is stored.
+        on_stored: called with each write transaction once it is stored, or may be (see `PerhapsStored`).
         must_exist: it is not made if it is not there.
 
     Raises:

@@ -74,6 +74,21 @@ def test_a_backend_whose_database_answers_too_late_is_not_well_until_it_does(
     assert requests.get(observed.url + "/health", timeout=20).status_code == 200
 
 
+def test_to_count_what_is_stored_takes_one_connection_at_a_time(
+    observed: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several that each hold one and wait for a second one would wait for each other."""
+    store, held = observed._database.store, []
+
+    def size() -> int:
+        held.append(store.engine.pool.checkedout())  # type: ignore[attr-defined]
+        return 1
+
+    monkeypatch.setattr(store, "size", size)
+    assert "prefect_taskrun_database_bytes 1\n" in requests.get(observed.url + "/metrics", timeout=20).text
+    assert held == [0]
+
+
 def test_requests_are_counted_by_kind_and_by_how_they_ended(observed: Backend) -> None:
     create = 'mutation { create_tenant(input: {name: "x", slug: "x"}) { id } }'
     before = measured(observed)

@@ -11,7 +11,7 @@ import stored
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from cluster import Cluster
-from sqlalchemy import column, create_engine, inspect, select, table, text, update
+from sqlalchemy import Connection, column, create_engine, inspect, select, table, text, update
 
 from prefect_taskrun_tasks.server import DatabaseUnusable, migrations, postgresql_server, reading, sqlite_file, tables
 from prefect_taskrun_tasks.server.database import Database
@@ -129,6 +129,17 @@ def test_an_upgrade_that_fails_half_way_changes_nothing(file: Path) -> None:
     with sqlite3.connect(file) as connection:
         assert list(connection.iterdump()) == before
     connection.close()
+
+
+def test_an_upgrade_that_sqlite_has_undone_by_itself_is_told_of(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def undone(connection: Connection, *rest: Any) -> bool:
+        assert connection.connection.driver_connection is not None
+        connection.connection.driver_connection.rollback()
+        return False
+
+    monkeypatch.setattr(migrations, "upgrade", undone)
+    with pytest.raises(DatabaseUnusable, match="the transaction was undone"):
+        Database(f"sqlite:///{file}")
 
 
 def test_a_database_of_a_newer_version_is_refused(empty_url: str) -> None:
