@@ -80,6 +80,11 @@ ONE_WAITS = GetTaskRunResult(name="one_waits", tags=["dask-resource:WAIT=1"])
 with Flow("dask-parent-that-waits-in-one-thread", **ON_THE_CLUSTER) as in_one_thread:
     ONE_WAITS.map(creates(2, 3), unmapped("square-1"))
 
+ONE_DEFERS = GetTaskRunResult(name="one_defers", deferrable=True, defer_after=0.2)
+
+with Flow("dask-parent-whose-waits-are-deferred", **ON_THE_CLUSTER) as defers:
+    ONE_DEFERS.map(creates(2, 3), unmapped("square-1"))
+
 with Flow("dask-parent-beside-the-cluster", result=RESULT, executor=LocalDaskExecutor(num_workers=2)) as beside:
     get_task_run_result.map(creates(2, 3), unmapped("square-1"))
 
@@ -200,6 +205,7 @@ def test_waits_that_hold_all_threads_of_the_cluster_keep_the_children_from_it_un
         ("dask-parent-of-a-map", "map_flow_run-1"),
         ("dask-parent-that-waits-in-one-thread", "one_waits-dask-resource:WAIT=1-1"),
         ("dask-parent-beside-the-cluster", "get_task_run_result-1"),
+        ("dask-parent-whose-waits-are-deferred", "one_defers-1"),
     ],
 )
 def test_a_parent_may_wait_for_as_many_children_as_the_cluster_has_threads(

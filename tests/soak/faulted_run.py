@@ -47,7 +47,7 @@ class FaultedRun:
         self._installation = installation
         choose = random.Random(seed)
         self._parent_flow = choose.choice(sorted(installation.parents))
-        kills = choose.choices(["parent", "agent", "child"], [5, 3, 3], k=choose.randint(1, MOST_KILLS))
+        kills = choose.choices(["parent", "agent", "child", "triggerer"], [5, 3, 3, 3], k=choose.randint(1, MOST_KILLS))
         #: number of the request at which to kill, and what
         self._coming = sorted((choose.randint(1, REQUESTS), victim) for victim in kills)
         self._seed = seed
@@ -97,6 +97,8 @@ class FaultedRun:
         victim = self._coming[0][1]
         if victim == "agent":
             self._lost.update(self._installation.kill_agent())
+        elif victim == "triggerer":
+            self._installation.kill_triggerer()
         else:
             victims = self._victims(victim)
             if not victims:

@@ -44,6 +44,7 @@ class Installation:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._agent: Optional[subprocess.Popen[bytes]] = None
+        self._triggerer: Optional[subprocess.Popen[bytes]] = None
         self._stack = ExitStack()
         #: name of a parent flow -> its id
         self.parents: Dict[str, str] = {}
@@ -62,16 +63,41 @@ class Installation:
             stack.callback(self._end_processes)
             self._stack = stack.pop_all()
         self.start_agent()
+        self.start_triggerer()
         return self
 
     def __exit__(self, *error: Any) -> None:
         self._stack.close()
 
+    def start_triggerer(self) -> None:
+        with (self._directory / "triggerer.log").open("ab") as log:
+            self._triggerer = subprocess.Popen(
+                [str(Path(sys.executable).parent / "prefect-taskrun"), "triggerer"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **self._variables()},
+                start_new_session=True,
+            )
+
+    def kill_triggerer(self) -> None:
+        """Kills the triggerer, wherever it is, and starts another."""
+        self._end_triggerer()
+        self.start_triggerer()
+
+    def _end_triggerer(self) -> None:
+        if self._triggerer is not None:
+            self._triggerer.kill()
+            self._triggerer.wait()
+
+    def _variables(self) -> Dict[str, str]:
+        """Those that point a process's Prefect at the proxy."""
+        return {f"PREFECT__{k.upper().replace('.', '__')}": v for k, v in settings(self.proxy.url).items()}
+
     def start_agent(self) -> None:
-        variables = {f"PREFECT__{k.upper().replace('.', '__')}": v for k, v in settings(self.proxy.url).items()}
         environment = {
             **os.environ,
-            **variables,
+            **self._variables(),
             flows.EXECUTIONS: str(self._directory / "executions"),
             # the other way, a process more for each flow run, takes as long to start as the flow run itself
             "PREFECT__CLOUD__HEARTBEAT_MODE": "thread",
@@ -114,15 +140,15 @@ class Installation:
         return self.recover([flow_run_id])
 
     def processes(self) -> "Dict[str, List[psutil.Process]]":
-        """Flow run id -> its processes; under the empty id all others that are neither a flow run's nor the agent's."""
+        """Flow run id -> its processes; under the empty id all others, but for agent and triggerer."""
         found: Dict[str, List[psutil.Process]] = {}
         for pid in psutil.pids():
             # a process that has ended, or is somebody else's
             with suppress(psutil.Error):
                 process = psutil.Process(pid)
                 environment = process.environ()
-                is_agent = self._agent is not None and pid == self._agent.pid
-                if environment.get("PREFECT__CLOUD__API") == self.proxy.url and not is_agent:
+                others = [each.pid for each in (self._agent, self._triggerer) if each is not None]
+                if environment.get("PREFECT__CLOUD__API") == self.proxy.url and pid not in others:
                     found.setdefault(environment.get("PREFECT__CONTEXT__FLOW_RUN_ID", ""), []).append(process)
         return found
 
@@ -189,6 +215,7 @@ class Installation:
             return [dict(row) for row in connection.execute(statement).mappings()]
 
     def _end_processes(self) -> None:
+        self._end_triggerer()
         if self._agent is not None:
             assert self._agent.stdin is not None
             self._agent.stdin.close()
