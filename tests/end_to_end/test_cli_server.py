@@ -152,9 +152,15 @@ def test_a_port_in_use_is_named(server: Server, tmp_path: Path) -> None:
     assert "--port" in line
 
 
-@pytest.mark.parametrize(
-    "url", ["sqlite:///{folder}", "sqlite:///{folder}/text.db", "sqlite:///{folder}/a/b.db", "mysql://h/db", "text.db"]
-)
+@pytest.mark.parametrize("url", ["mysql://user:secret@h/db", "text.db", "user:secret@h/db"])
+def test_what_is_no_url_of_a_database_is_refused_and_not_shown(url: str) -> None:
+    """It may be one with a slip of the pen, and a password."""
+    line = _refused("--port", "0", "--database-url", url)
+    assert "sqlite:///prefect.db or postgresql://" in line
+    assert "secret" not in line
+
+
+@pytest.mark.parametrize("url", ["sqlite:///{folder}", "sqlite:///{folder}/text.db", "sqlite:///{folder}/a/b.db"])
 def test_a_database_that_cannot_be_used_is_named(tmp_path: Path, url: str) -> None:
     (tmp_path / "text.db").write_text("This is no database, however long it is. " * 100)
     url = url.format(folder=tmp_path)
