@@ -390,7 +390,7 @@ def test_a_killed_run_takes_everything_with_it(sleeping: Command) -> None:
     sleeping.process.kill()
     assert sleeping.exit_code() == -signal.SIGKILL
     assert_gone(descendants)
-    assert all(map(_is_closed, ports))
+    eventually(lambda: all(map(_is_closed, ports)))
 
 
 def test_a_child_that_is_not_waited_for_is_cancelled_and_named(folder: Path, run: Run) -> None:
