@@ -73,8 +73,8 @@ def run(directory: Path) -> Dict[str, Any]:
                 "backend_and_triggerer_mb": _megabytes(keepers),
             }
             print(f"  {name:<9}", figures[name], flush=True)
-        for process in _processes(parents):
-            process.kill()
+        # one that is just being started is found the next time
+        _await(lambda: not [process.kill() for process in _processes(parents)])
     ratio = _total(figures["holding"]) / _total(figures["deferring"])
     print(f"  without deferring {ratio:.0f} times the memory")
     return {**figures, "ratio": round(ratio, 1)}
