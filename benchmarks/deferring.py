@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List
 
@@ -74,7 +74,7 @@ def run(directory: Path) -> Dict[str, Any]:
             }
             print(f"  {name:<9}", figures[name], flush=True)
         # one that is just being started is found the next time
-        _await(lambda: not [process.kill() for process in _processes(parents)])
+        _await(lambda: not _killed(parents))
     ratio = _total(figures["holding"]) / _total(figures["deferring"])
     print(f"  without deferring {ratio:.0f} times the memory")
     return {**figures, "ratio": round(ratio, 1)}
@@ -149,6 +149,15 @@ def _processes(flow_run_ids: List[str]) -> "List[psutil.Process]":
         except psutil.Error:
             continue
     return found
+
+
+def _killed(flow_run_ids: List[str]) -> bool:
+    """Kills the processes of flow runs; whether there were any."""
+    found = _processes(flow_run_ids)
+    for process in found:
+        with suppress(psutil.Error):
+            process.kill()
+    return bool(found)
 
 
 def _megabytes(processes: "List[psutil.Process]") -> float:
