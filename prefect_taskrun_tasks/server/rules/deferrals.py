@@ -8,6 +8,10 @@ from .. import jsonb, tables
 from ..transaction import Row, Transaction
 from .children import LINEAGE
 
+#: Seconds for which a wait that is woken counts as due. An agent starts a running flow run again only for task runs that
+#: have been due for three (`_get_flow_run_metadata` in prefect 1.4.1's agent/agent.py)
+OVERDUE = 4.0
+
 
 def awaited_by(state: Any) -> Optional[str]:
     """UUID of the flow run that a task run in a state waits for without a process, if it does."""

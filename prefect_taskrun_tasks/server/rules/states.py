@@ -125,7 +125,7 @@ def _wake(tx: Transaction, flow_run: Row, state: State) -> None:
     """Makes those due that wait for a flow run which has ended."""
     message = f"Flow run {flow_run['name']!r} ({flow_run['id']}) has ended as {state['type']}."
     for run in deferrals.awaiting(tx, flow_run["id"]):
-        record(tx, TASK_RUN, run, {**run["serialized_state"], "message": message, "start_time": now()})
+        record(tx, TASK_RUN, run, {**run["serialized_state"], "message": message, "start_time": ago(deferrals.OVERDUE)})
 
 
 def _recorded(kind: Kind, run: Row, state: State) -> Tuple[Dict[str, Any], Dict[str, Any]]:
@@ -279,7 +279,7 @@ def _set_task_run_state(tx: Transaction, task_run_id: str, state: State) -> Row:
         awaited_run = tx.get(tables.flow_run, awaited)
         if awaited_run is None or awaited_run["state"] in FINISHED:
             # it has ended since the task run has looked
-            state = {**state, "start_time": now()}
+            state = {**state, "start_time": ago(deferrals.OVERDUE)}
     record(tx, TASK_RUN, run, state)
     if name == "Submitted":
         # an agent is about to start a process for the flow run, whose last one may have been silent for long
