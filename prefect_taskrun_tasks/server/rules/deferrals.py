@@ -8,8 +8,8 @@ from .. import jsonb, tables
 from ..transaction import Row, Transaction
 from .children import LINEAGE
 
-#: Seconds for which a wait that is woken counts as due. An agent starts a running flow run again only for task runs that
-#: have been due for three (`_get_flow_run_metadata` in prefect 1.4.1's agent/agent.py)
+#: Seconds for which a wait that is woken counts as due. An agent begins a running flow run again only for task runs
+#: that have been due for three (`_get_flow_run_metadata` in prefect 1.4.1's agent/agent.py)
 OVERDUE = 4.0
 
 
