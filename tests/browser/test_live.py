@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Any, List, Optional
 
+import pendulum
 import prefect
 import pytest
 import requests
@@ -12,12 +13,13 @@ from many import insert_logs, map_over_many
 from playwright.sync_api import Dialog, Locator, Page, expect
 from prefect import Flow, Task
 from prefect.engine.results import LocalResult
-from prefect.engine.state import Failed, Running, Success
+from prefect.engine.state import Failed, Running, Scheduled, Success
 from prefect.utilities.configuration import set_temporary_config
 
 from prefect_taskrun_tasks.runner import settings
 from prefect_taskrun_tasks.server import ApiKey, Backend, tables
 from prefect_taskrun_tasks.server.clock import now
+from prefect_taskrun_tasks.views import Deferral
 
 #: Headless, no page is ever hidden
 SEEN = """isSeen => {
@@ -69,6 +71,20 @@ def test_a_flow_run_that_advances_is_shown_as_it_is(backend: Backend, page: Page
     run.enter(Failed("It did not work."))
     expect(page.get_by_role("heading", level=1)).to_contain_text("Failed")
     expect(page.locator(".heading")).to_contain_text("It did not work.")
+
+
+def test_a_wait_without_a_process_is_shown_as_deferred_and_what_for(backend: Backend, page: Page) -> None:
+    run, child = running(), running(name="child", run_name="awaited")
+    run.task_enters("load-1", Running())
+    message = f"Waiting for flow run 'awaited' ({child.id}) since 2026-11-25 01:02:03 UTC, without a process."
+    context = Deferral(child.id, now()).as_context()
+    later = pendulum.now("utc").add(minutes=1)
+    task_run_id = run.task_enters("load-1", Scheduled(message, start_time=later, context=context))
+    page.goto(address(backend, run))
+    expect(row(page, "load-1")).to_have_attribute("data-state", "Deferred")
+    page.goto(f"{backend.url}/default/task-run/{task_run_id}")
+    expect(page.get_by_text("Deferred", exact=True).first).to_be_visible()
+    expect(page.get_by_text(message).first).to_be_visible()
 
 
 def test_children_appear_below_the_task_runs_that_created_them(backend: Backend, page: Page) -> None:
