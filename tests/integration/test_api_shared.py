@@ -78,6 +78,7 @@ def test_agents_of_one_backend_are_told_of_flow_runs_that_are_created_at_another
     eventually(lambda: {"0", "1"} <= set(poked))
 
 
+@pytest.mark.usefixtures("cluster")
 def test_a_backend_hears_of_others_again_after_the_server_was_away() -> None:
     with Cluster() as cluster:
         url = cluster.new_database()

@@ -147,6 +147,7 @@ def test_a_writer_that_is_heard_of_no_more_is_put_out(url: str, monkeypatch: pyt
     second.close()
 
 
+@pytest.mark.usefixtures("cluster")
 def test_a_server_that_is_started_again_is_used_again(tmp_path: Any) -> None:
     with Cluster() as cluster:
         database = Database(cluster.new_database())
@@ -289,6 +290,7 @@ def test_a_backend_that_cannot_hear_of_others_tries_again_and_says_so_once(
     database.close()
 
 
+@pytest.mark.usefixtures("cluster")
 def test_a_server_that_is_away_is_told_of_once_and_heard_again(caplog: pytest.LogCaptureFixture) -> None:
     with Cluster() as cluster:
         database = Database(cluster.new_database())
