@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List
 
@@ -62,9 +63,9 @@ def run(directory: Path) -> Dict[str, Any]:
         figures = {}
         for name, state in (("deferring", "Scheduled"), ("holding", "Running")):
             parents = _begun(flow_ids, name)
-            _await(lambda name=name, state=state: _count(name, state) == PARENTS)  # type: ignore[misc]
+            _await(partial(_all_wait, name, state))
             if name == "deferring":
-                _await(lambda parents=parents: not _processes(parents))  # type: ignore[misc]
+                _await(partial(_are_left, parents))
             held = _processes(parents)
             figures[name] = {
                 "parents": len(parents),
@@ -128,9 +129,13 @@ def _begun(flow_ids: Dict[str, str], name: str) -> List[str]:
     return parents
 
 
-def _count(flow: str, state: str) -> int:
+def _all_wait(flow: str, state: str) -> bool:
     answer = prefect.Client().graphql(WAITING, variables={"flow": flow, "state": state})
-    return int(answer.data.task_run_aggregate.aggregate.count)
+    return int(answer.data.task_run_aggregate.aggregate.count) == PARENTS
+
+
+def _are_left(flow_run_ids: List[str]) -> bool:
+    return not _processes(flow_run_ids)
 
 
 def _await(condition: Callable[[], bool]) -> None:

@@ -3,7 +3,6 @@
 import json
 import re
 import threading
-import time
 from pathlib import Path
 from typing import Any, List, Optional
 
@@ -16,6 +15,7 @@ from processes import ended
 
 from prefect_taskrun_tasks import FlowRunView, FlowView, TaskRunView, api, wait_for_flow_run
 from prefect_taskrun_tasks.runner import LocalRunner
+from prefect_taskrun_tasks.tasks.deferring import READY
 from prefect_taskrun_tasks.timeline import timeline_page
 from prefect_taskrun_tasks.views.deferral import Deferral
 
@@ -286,7 +286,8 @@ def test_a_wait_beside_another_task_that_is_at_work_is_not_deferred(
     parent = _begun("deferring-beside-another", tmp_path)
     eventually(lambda: _states(parent, "get_task_run_result-1")[-1] == "Running", PATIENCE)
     eventually(lambda: _states(parent, "slow-1")[-1] == "Running", PATIENCE)
-    time.sleep(2)
+    # it has tried to be deferred
+    eventually(lambda: any(log.message == READY for log in _view(parent).iter_logs()), PATIENCE)
     assert "Scheduled" not in _states(parent, "get_task_run_result-1")
     (tmp_path / first).write_text("")
     if first == "slow":
