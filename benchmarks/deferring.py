@@ -60,9 +60,11 @@ def run(directory: Path) -> Dict[str, Any]:
         triggerer = stack.enter_context(_process("prefect-taskrun", "triggerer", url=url, log=directory / "log"))
         flow_ids = _registered(file)
         keepers = [psutil.Process(pid) for pid in (backend, triggerer)]
-        figures = {}
+        figures: Dict[str, Any] = {}
+        begun: List[str] = []
         for name, state in (("deferring", "Scheduled"), ("holding", "Running")):
             parents = _begun(flow_ids, name)
+            begun += parents
             _await(partial(_all_wait, name, state))
             if name == "deferring":
                 _await(partial(_are_left, parents))
@@ -74,8 +76,8 @@ def run(directory: Path) -> Dict[str, Any]:
                 "backend_and_triggerer_mb": _megabytes(keepers),
             }
             print(f"  {name:<9}", figures[name], flush=True)
-        # one that is just being started is found the next time
-        _await(lambda: not _killed(parents))
+        # the deferred ones look again now and then; one that is just being started is found the next time
+        _await(lambda: not _killed(begun))
     ratio = _total(figures["holding"]) / _total(figures["deferring"])
     print(f"  without deferring {ratio:.0f} times the memory")
     return {**figures, "ratio": round(ratio, 1)}
