@@ -23,6 +23,9 @@ PARENTS = 100
 #: Seconds until all of them wait, at most
 LONGEST = 900.0
 
+#: Seconds for which processes of the deferred ones are counted: some times as long as a wait sleeps that nobody wakes
+WATCHED = 200.0
+
 FLOWS = """
 from prefect import Flow, Parameter, task
 from prefect.engine.results import LocalResult
@@ -61,10 +64,8 @@ def run(directory: Path) -> Dict[str, Any]:
         flow_ids = _registered(file)
         keepers = [psutil.Process(pid) for pid in (backend, triggerer)]
         figures: Dict[str, Any] = {}
-        begun: List[str] = []
         for name, state in (("deferring", "Scheduled"), ("holding", "Running")):
             parents = _begun(flow_ids, name)
-            begun += parents
             _await(partial(_all_wait, name, state))
             if name == "deferring":
                 _await(partial(_are_left, parents))
@@ -75,9 +76,11 @@ def run(directory: Path) -> Dict[str, Any]:
                 "parents_mb": _megabytes(held),
                 "backend_and_triggerer_mb": _megabytes(keepers),
             }
+            if name == "deferring":
+                figures[name][f"processes_seen_in_{WATCHED:.0f}_s"] = _seen(parents)
             print(f"  {name:<9}", figures[name], flush=True)
-        # the deferred ones look again now and then; one that is just being started is found the next time
-        _await(lambda: not _killed(begun))
+        # one that is just being started is found the next time
+        _await(partial(_are_killed, parents))
     ratio = _total(figures["holding"]) / _total(figures["deferring"])
     print(f"  without deferring {ratio:.0f} times the memory")
     return {**figures, "ratio": round(ratio, 1)}
@@ -140,6 +143,15 @@ def _are_left(flow_run_ids: List[str]) -> bool:
     return not _processes(flow_run_ids)
 
 
+def _seen(flow_run_ids: List[str]) -> int:
+    """How many processes of flow runs there are in some minutes."""
+    found, end = set(), time.monotonic() + WATCHED
+    while time.monotonic() < end:
+        found |= set(_processes(flow_run_ids))
+        time.sleep(0.2)
+    return len(found)
+
+
 def _await(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + LONGEST
     while not condition():
@@ -158,13 +170,13 @@ def _processes(flow_run_ids: List[str]) -> "List[psutil.Process]":
     return found
 
 
-def _killed(flow_run_ids: List[str]) -> bool:
-    """Kills the processes of flow runs; whether there were any."""
+def _are_killed(flow_run_ids: List[str]) -> bool:
+    """Kills the processes of flow runs; whether there were none left."""
     found = _processes(flow_run_ids)
     for process in found:
         with suppress(psutil.Error):
             process.kill()
-    return bool(found)
+    return not found
 
 
 def _megabytes(processes: "List[psutil.Process]") -> float:

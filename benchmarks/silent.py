@@ -3,7 +3,7 @@
 So none of the embedded backend's own rules, which wake and cancel too, have a part in it.
 """
 
-from typing import Any, Iterable, List, Mapping, Sequence
+from typing import Any, Iterable, List, Mapping, Optional, Sequence
 
 from sqlalchemy import Table, select
 
@@ -20,7 +20,13 @@ def enter(backend: Backend, flow_run_ids: Iterable[str], state: str) -> None:
             _set(tx, tables.flow_run, flow_run_id, {"type": state, "message": f"Entered {state}."})
 
 
-def defer(backend: Backend, flow_run_ids: Sequence[str], awaited: Sequence[str], seconds: float = 60) -> List[str]:
+def defer(
+    backend: Backend,
+    flow_run_ids: Sequence[str],
+    awaited: Sequence[str],
+    seconds: float = 60,
+    limit: Optional[float] = None,
+) -> List[str]:
     """One task run of each flow run waits, without a process, for another flow run; returns the ids of the task runs.
 
     Args:
@@ -28,6 +34,7 @@ def defer(backend: Backend, flow_run_ids: Sequence[str], awaited: Sequence[str],
         flow_run_ids: those that wait. They are Running from then on, and their processes have gone.
         awaited: those that they wait for, in turn.
         seconds: until the task runs are due.
+        limit: seconds until the time of the waits is over; None for without end.
     """
     enter(backend, flow_run_ids, "Running")
     task_run_ids = []
@@ -35,17 +42,18 @@ def defer(backend: Backend, flow_run_ids: Sequence[str], awaited: Sequence[str],
         for flow_run_id, each in zip(flow_run_ids, awaited):
             found = select(tables.task_run.c.id).where(tables.task_run.c.flow_run_id == flow_run_id)
             task_run_ids.append(str(tx.rows(found.order_by(tables.task_run.c.id))[0]["id"]))
-            _set(tx, tables.task_run, task_run_ids[-1], deferred(each, seconds))
+            _set(tx, tables.task_run, task_run_ids[-1], deferred(each, seconds, limit))
     return task_run_ids
 
 
-def deferred(awaits: Any, seconds: float = 60) -> Mapping[str, Any]:
+def deferred(awaits: Any, seconds: float = 60, limit: Optional[float] = None) -> Mapping[str, Any]:
     """The state of a task run that waits for a flow run, and is due after so many seconds."""
+    until = None if limit is None else ago(-limit)
     return {
         "type": "Scheduled",
         "message": f"Waits for flow run {awaits}.",
         "start_time": ago(-seconds),
-        "context": {"tags": [], **Deferral(awaits, now()).as_context()},
+        "context": {"tags": [], **Deferral(awaits, now(), until=until).as_context()},
         "cached_inputs": {},
         "_result": {"type": "NoResultType", "__version__": "1.4.1"},
         "__version__": "1.4.1",

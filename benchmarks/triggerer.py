@@ -22,9 +22,6 @@ from .measure import called
 #: Flow runs that wait, each for another one
 WAITS = 1_000
 
-#: Seconds until the waits are due: longer than it takes, as none of them has a process that would put it off again
-DUE = 3600.0
-
 #: Seconds for the process to start and learn of the waits, and for which processor time is measured then
 SETTLING, STEADY = 10.0, 60.0
 
@@ -95,7 +92,7 @@ def run(directory: Path) -> Dict[str, Any]:
     ):
         ids = create(backend, "waits", 2 * WAITS)
         parents, children = ids[:WAITS], ids[WAITS:]
-        silent.defer(backend, parents, children, DUE)
+        silent.defer(backend, parents, children)
         silent.enter(backend, children, "Running")
         counts = called(backend.url, requests_per_look, WAITS)[0]
         figures: Dict[str, Any] = {"waits": WAITS, "requests_of_each_look": counts, **steady(backend.url)}

@@ -1,7 +1,7 @@
 """Waits that hold no process: the task run ends as Scheduled, and goes on in another process when it has come due."""
 
 from datetime import timedelta
-from typing import Any, Callable, Dict, List, Optional, Set
+from typing import Any, Callable, Optional
 
 import pendulum
 import prefect
@@ -16,6 +16,7 @@ from ..views import FlowRunView
 from ..views.deferral import Deferral
 from ..views.history import instant
 from ..waiting import Deadline, Timeout
+from . import losses
 
 #: Seconds for which a wait holds its process, before it is deferred
 DEFER_AFTER = 30.0
@@ -120,8 +121,13 @@ class Deferring:
                 f"The wait for flow run {awaited['name']!r} ({flow_run_id}) holds its process: {reason}"
             )
             return
-        deferral = Deferral(flow_run_id, self._since.isoformat(), self.told.isoformat() if self.told else None)
         pause = min(float(_setting("recheck", RECHECK)), self.deadline.left)
+        deferral = Deferral(
+            flow_run_id,
+            since=self._since.isoformat(),
+            told=self.told.isoformat() if self.told else None,
+            until=self.deadline.end.isoformat() if self.deadline.end else None,
+        )
         raise Deferred(
             f"Waiting for flow run {awaited['name']!r} ({flow_run_id}) since {self._since:%Y-%m-%d %H:%M:%S} UTC, "
             "without a process.",
@@ -170,45 +176,9 @@ def _is_busy() -> bool:
 
 
 def _refusal() -> Optional[str]:
-    """Why the current flow run cannot be left by its process; None if it can.
-
-    When it goes on, results of tasks that have finished are read from where they are kept. Prefect takes a result that
-    is nowhere for None, and would pass that on.
-    """
-    flow_run_id = prefect.context.get("flow_run_id")
+    """Why the current flow run cannot be left by its process; None if it can."""
+    flow_run_id, task_id = prefect.context.get("flow_run_id"), prefect.context.get("task_id")
     [flow_run] = api.find("flow_run", {"id": {"_eq": flow_run_id}}, fields="flow_id labels")
     if any(label.startswith(_AGENTLESS) for label in flow_run["labels"] or ()):
         return "no agent would start the flow run again, which was started without one."
-    edges = api.find(
-        "edge",
-        {"flow_id": {"_eq": flow_run["flow_id"]}, "key": {"_is_null": False}},
-        fields="upstream_task_id downstream_task_id",
-    )
-    unfinished = _unfinished({edge["downstream_task_id"] for edge in edges}, flow_run_id)
-    used = sorted({edge["upstream_task_id"] for edge in edges if edge["downstream_task_id"] in unfinished})
-    return _lost(used, flow_run_id)
-
-
-def _unfinished(task_ids: Set[str], flow_run_id: str) -> Set[str]:
-    """Those of some tasks that have task runs which will still read what others returned."""
-    where = {"flow_run_id": {"_eq": flow_run_id}, "task_id": {"_in": sorted(task_ids)}, "end_time": {"_is_null": True}}
-    return {row["task_id"] for page in api.pages("task_run", where, fields="id task_id") for row in page}
-
-
-def _lost(task_ids: List[str], flow_run_id: str) -> Optional[str]:
-    """What is wrong with the first task run of some tasks whose result would be lost with the process."""
-    where = {
-        "flow_run_id": {"_eq": flow_run_id},
-        "task_id": {"_in": task_ids},
-        "state": {"_in": ["Success", "Cached", "Looped"]},
-    }
-    for page in api.pages("task_run", where, fields="id task { slug } map_index serialized_state"):
-        for row in page:
-            result: Dict[str, Any] = row["serialized_state"].get("_result") or {}
-            if result.get("location") is None:
-                child = f"[{row['map_index']}]" if row["map_index"] >= 0 else ""
-                return (
-                    f"what {row['task']['slug']}{child} returned is in no place from which another process could read "
-                    "it. Give its flow or its task a `result`, such as LocalResult, and leave `checkpoint` on."
-                )
-    return None
+    return losses.without_process(flow_run["flow_id"], flow_run_id, task_id, is_mapped="map_index" in prefect.context)

@@ -1,6 +1,6 @@
 """Task runs that wait without a process: what is known of them, and how they are woken."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
 from uuid import UUID
@@ -32,6 +32,8 @@ class Deferred:
     awaits: Optional[str]
     #: when it is due anyway
     due: datetime
+    #: when its time limit is over; None if it has none
+    limit: Optional[datetime]
     #: as the Prefect API has it
     serialized_state: Mapping[str, Any]
 
@@ -45,6 +47,7 @@ class Deferred:
             row["flow_run"]["name"],
             _uuid(deferral.awaits) if deferral else None,
             instant(row["state_start_time"]),
+            _limit(deferral),
             row["serialized_state"],
         )
 
@@ -58,6 +61,18 @@ class Deferred:
         kept = {name: value for name, value in self.serialized_state.items() if name != "start_time"}
         return {**kept, "message": reason}
 
+    def put_off(self, due: datetime) -> "Deferred":
+        """As it is when it has been put off, by its state alone."""
+        state = {**self.serialized_state, "start_time": due.isoformat()}
+        return replace(self, version=self.version + 1, due=due, serialized_state=state)
+
+
+def _limit(deferral: Optional[Deferral]) -> Optional[datetime]:
+    try:
+        return instant(deferral.until) if deferral and deferral.until else None
+    except (TypeError, ValueError):
+        return None
+
 
 def _uuid(text: str) -> Optional[str]:
     try:
@@ -67,22 +82,19 @@ def _uuid(text: str) -> Optional[str]:
         return None
 
 
-def wake(waits: Sequence[Deferred], reasons: Sequence[str]) -> None:
-    """Makes task runs due now. They stay in their state, which says why.
+def store(waits: Sequence[Deferred], states: Sequence[Mapping[str, Any]], purpose: str) -> None:
+    """Stores other states of task runs.
 
     Args:
         waits: some that were there just now: any other state that came since is lost.
-        reasons: one for each.
+        states: one for each.
+        purpose: what for, as a message to people has it.
 
     Raises:
         BackendUnreachable, BadAnswer: no answer; it may have happened, or happen yet.
         prefect.exceptions.ClientError: the API refused at least one of them.
     """
     # the version is for backends that refuse what is based on an older state; Prefect Server takes no notice
-    states = [
-        {"task_run_id": wait.id, "version": wait.version, "state": wait.woken(reason)}
-        for wait, reason in zip(waits, reasons)
-    ]
-    purpose = f"waking {len(states)} task runs"
+    changes = [{"task_run_id": wait.id, "version": wait.version, "state": state} for wait, state in zip(waits, states)]
     with api.sent_once(SENDING):
-        api.ask(_SET_TASK_RUN_STATES, {"input": {"states": states}}, purpose)
+        api.ask(_SET_TASK_RUN_STATES, {"input": {"states": changes}}, purpose)

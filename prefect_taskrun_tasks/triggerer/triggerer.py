@@ -4,7 +4,7 @@ import random
 import threading
 from datetime import timedelta
 from time import monotonic
-from typing import Dict, Iterator, List, Set, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, Sequence, Set, Tuple
 
 import pendulum
 import requests
@@ -14,7 +14,7 @@ from prefect.utilities.logging import get_logger
 from .. import api
 from ..errors import BackendUnreachable, BadAnswer
 from . import cancelling, questions
-from .deferred import SENDING, Deferred, wake
+from .deferred import SENDING, Deferred, store
 from .tick import Cancellation, Tick, Wake
 
 #: Seconds for which the Prefect API is asked again within one look, if it does not answer
@@ -29,7 +29,14 @@ LEAD = timedelta(seconds=SENDING)
 #: after three seconds at the earliest
 FRESH = 1.0
 
-#: Task runs woken by one mutation
+#: Waits that come due by themselves within this time are put off, or processes would be started only to look
+SOON = timedelta(seconds=45)
+
+#: How long they are put off, unless their time limit is over before: when they look at the latest if no triggerer is
+#: left that would wake them
+LATER = timedelta(minutes=10)
+
+#: Task runs woken or put off by one mutation
 BATCH = 100
 
 #: Seconds until a task run is woken again that was woken, and is as it was before: what was sent has been lost by then
@@ -107,7 +114,7 @@ class Triggerer:
             self._stopped.wait(pause * random.uniform(1 - JITTER, 1))
 
     def tick(self) -> Tick:
-        """Looks once: one query; a second one for what is new, and what is being cancelled; a mutation if it wakes.
+        """Looks once: one query; then a mutation if it wakes or puts off, or else a query for what is new or cancelled.
 
         Raises:
             BackendUnreachable, BadAnswer: no answer.
@@ -117,11 +124,15 @@ class Triggerer:
             listed, reasons, being_cancelled = self._look()
             # at once, as long as what was seen is true
             woken, is_more = self._wake(reasons)
+            put_off: List[Deferred] = []
+            if not (woken or is_more):
+                put_off, is_more = self._put_off(reasons)
             unknown = [id for id in listed if id not in self._waits]
             cancelled: List[Cancellation] = []
-            if unknown or being_cancelled:
+            if (unknown or being_cancelled) and not (woken or put_off or is_more):
                 cancelled = self._learn(unknown[: api.PAGE], being_cancelled)
-        return Tick(len(listed), tuple(woken), tuple(cancelled), is_more or len(unknown) > api.PAGE)
+                unknown, being_cancelled = unknown[api.PAGE :], []
+        return Tick(len(listed), tuple(woken), tuple(cancelled), bool(is_more or unknown or being_cancelled))
 
     def _look(self) -> Tuple[Dict[str, int], Dict[str, str], List[str]]:
         """Asks for waits and their versions, for flow runs that are over and why, for those that are being cancelled.
@@ -145,6 +156,7 @@ class Triggerer:
         self._busy = {row["flow_run_id"] for row in api.rows_of(answer, "busy", purpose)}
         listed = {row["id"]: row["version"] for row in rows}
         self._waits = {id: wait for id, wait in self._waits.items() if listed.get(id) == wait.version}
+        self._refused &= {wait.key for wait in self._waits.values()}
         reasons = {id: f"There is no flow run {id}." for id in self._gone}
         for row in api.rows_of(answer, "ended", purpose):
             reasons[row["id"]] = f"Flow run {row['name']!r} ({row['id']}) has ended as {row['state']}."
@@ -152,37 +164,58 @@ class Triggerer:
 
     def _wake(self, reasons: Dict[str, str]) -> Tuple[List[Wake], bool]:
         """Wakes waits for flow runs that are over, some at a time; whether there are more."""
-        now, latest = monotonic(), pendulum.now("utc") + LEAD
-        self._sent = {key: at for key, at in self._sent.items() if at + AGAIN > now}
+        latest = pendulum.now("utc") + LEAD
         over = [wait for wait in self._waits.values() if wait.awaits in reasons and wait.due > latest]
-        over = [wait for wait in over if wait.key not in self._sent and wait.flow_run_id not in self._busy]
-        if not over:
-            self._refused.clear()
-        batch = [wait for wait in over if wait.key in self._refused][:1] or over[:BATCH]
-        is_more = len(over) > len(batch)
-        if batch and now > self._looked_at + FRESH:
-            batch = questions.unchanged(batch)
-        if not batch:
-            return [], is_more
-        # whatever becomes of it, it is not sent again while it may still happen
-        self._sent.update({wait.key: now for wait in batch})
+        batch, is_more = self._some([wait for wait in over if wait.flow_run_id not in self._busy])
         wakes = [
             Wake(wait.id, wait.flow_run_id, wait.flow_run_name, reasons[wait.awaits]) for wait in batch if wait.awaits
         ]
+        if not self._has_stored(batch, [wait.woken(each.reason) for wait, each in zip(batch, wakes)], "waking"):
+            return [], is_more or len(batch) > 1
+        return wakes, is_more
+
+    def _put_off(self, reasons: Dict[str, str]) -> Tuple[List[Deferred], bool]:
+        """Puts off waits for flow runs that go on, which are about to look for themselves; whether there are more."""
+        now = pendulum.now("utc")
+        lasting = [wait for wait in self._waits.values() if wait.awaits and wait.awaits not in reasons]
+        soon = [wait for wait in lasting if now + LEAD < wait.due < now + SOON < (wait.limit or now + LATER)]
+        batch, is_more = self._some(soon)
+        later = [wait.put_off(min(now + LATER, wait.limit or now + LATER)) for wait in batch]
+        if not self._has_stored(batch, [wait.serialized_state for wait in later], "putting off"):
+            return [], is_more or len(batch) > 1
+        self._waits.update({wait.id: wait for wait in later})
+        return later, is_more
+
+    def _some(self, waits: List[Deferred]) -> Tuple[List[Deferred], bool]:
+        """As many of some waits as one mutation changes, if they are as they were; whether there are more."""
+        self._sent = {key: at for key, at in self._sent.items() if at + AGAIN > monotonic()}
+        waits = [wait for wait in waits if wait.key not in self._sent]
+        batch = [wait for wait in waits if wait.key in self._refused][:1] or waits[:BATCH]
+        is_more = len(waits) > len(batch)
+        if batch and monotonic() > self._looked_at + FRESH:
+            batch = questions.unchanged(batch)
+        return batch, is_more
+
+    def _has_stored(self, batch: List[Deferred], states: Sequence[Mapping[str, Any]], doing: str) -> bool:
+        """Stores other states of waits, one for each; whether that was done."""
+        if not batch:
+            return False
+        # whatever becomes of it, it is not sent again while it may still happen
+        self._sent.update({wait.key: monotonic() for wait in batch})
+        purpose = f"{doing} {len(batch)} task runs"
         try:
-            wake(batch, [each.reason for each in wakes])
+            store(batch, states, purpose)
         except BadAnswer:
             raise
         except ClientError as error:
-            _logger.warning("The Prefect API refused to wake %s task runs: %s", len(batch), error)
-            if len(batch) == 1:
-                return [], is_more
-            # a backend may have done it for some; what is still there is woken one by one, each as it is then
-            for wait in batch:
-                self._refused.add(wait.key)
-                del self._sent[wait.key]
-            return [], True
-        return wakes, is_more
+            _logger.warning("The Prefect API refused %s: %s", purpose, error)
+            if len(batch) > 1:
+                # a backend may have done it for some; what is still there is changed one by one, each as it is then
+                for wait in batch:
+                    self._refused.add(wait.key)
+                    del self._sent[wait.key]
+            return False
+        return True
 
     def _learn(self, task_run_ids: List[str], flow_run_ids: List[str]) -> List[Cancellation]:
         """Asks for all about some waits, and ends flow runs that are being cancelled and have no process."""

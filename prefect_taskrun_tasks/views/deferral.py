@@ -22,6 +22,8 @@ class Deferral:
     since: str
     #: what happened to the flow run until then was repeated by the task run that waits; None if it repeats nothing
     told: Optional[str] = None
+    #: when its time limit is over, as ISO 8601 in UTC; None if it has none. Whoever wakes it lets it sleep until then
+    until: Optional[str] = None
 
     @classmethod
     def of(cls, serialized_state: Any) -> "Optional[Deferral]":
@@ -33,7 +35,7 @@ class Deferral:
         awaits, since = found.get("awaits"), found.get("since")
         if not isinstance(awaits, str) or not isinstance(since, str):
             return None
-        return cls(awaits, since, found.get("told"))
+        return cls(awaits, since, found.get("told"), found.get("until"))
 
     def as_context(self) -> Dict[str, Any]:
         """The item of a state's context that says so."""

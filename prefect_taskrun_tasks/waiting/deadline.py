@@ -5,6 +5,8 @@ from datetime import timedelta
 from time import monotonic
 from typing import Optional, Union
 
+import pendulum
+
 from ..errors import InvalidArgument, WaitTimeout, WrongType
 
 #: Seconds, or a `timedelta`, or None
@@ -47,6 +49,12 @@ class Deadline:
     def left(self) -> float:
         """Seconds, at least 0."""
         return max(0.0, self._start + self._seconds - monotonic())
+
+    @property
+    def end(self) -> Optional[pendulum.DateTime]:
+        """When that is, by the clock on the wall, in UTC; None if never."""
+        left = self.left
+        return None if left == math.inf else pendulum.now("utc") + timedelta(seconds=left)
 
     def sooner(self, seconds: float) -> "Deadline":
         """One that is over in so many seconds, or when this one is."""

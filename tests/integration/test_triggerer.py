@@ -3,6 +3,7 @@
 import json
 import logging
 import threading
+import time
 from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
@@ -22,9 +23,11 @@ from benchmarks import silent
 from benchmarks.driven import create
 from prefect_taskrun_tasks import Lineage, api
 from prefect_taskrun_tasks.runner import settings
-from prefect_taskrun_tasks.server import ApiKey, Backend
-from prefect_taskrun_tasks.server.clock import now
+from prefect_taskrun_tasks.server import ApiKey, Backend, tables
+from prefect_taskrun_tasks.server.clock import ago, now
+from prefect_taskrun_tasks.server.rules import deferrals
 from prefect_taskrun_tasks.triggerer import Tick, Triggerer, questions, triggerer
+from prefect_taskrun_tasks.views.deferral import Deferral
 from prefect_taskrun_tasks.views.history import instant
 from prefect_taskrun_tasks.waiting import cancel_children
 
@@ -49,14 +52,23 @@ def some(backend: Backend, count: int) -> List[str]:
 
 
 class Waiting:
-    """A flow run that waits for another without a process, and is due in a minute."""
+    """A flow run that waits for another without a process, and is due in a minute.
 
-    def __init__(self, backend: Backend, awaits: Optional[str] = None, seconds: float = 60) -> None:
+    Args:
+        backend: of this process.
+        awaits: the flow run that it waits for; default: a new one.
+        seconds: until it is due.
+        limit: seconds until its time is over; None for without end.
+    """
+
+    def __init__(
+        self, backend: Backend, awaits: Optional[str] = None, seconds: float = 60, limit: Optional[float] = None
+    ) -> None:
         self.backend = backend
         self.id, child = some(backend, 2)
         #: the flow run that it waits for
         self.child = awaits or child
-        [self.task_run_id] = silent.defer(backend, [self.id], [self.child], seconds)
+        [self.task_run_id] = silent.defer(backend, [self.id], [self.child], seconds, limit)
         self.before = self.task_run()
 
     def task_run(self) -> Dict[str, Any]:
@@ -65,8 +77,13 @@ class Waiting:
 
     @property
     def is_due(self) -> bool:
-        start = instant(self.task_run()["serialized_state"]["start_time"])
-        return start.diff(instant(self.before["serialized_state"]["start_time"])).in_seconds() > 10
+        return self.due_in < 1
+
+    @property
+    def due_in(self) -> float:
+        """Seconds from now."""
+        start: float = instant(self.task_run()["serialized_state"]["start_time"]).timestamp()
+        return start - time.time()
 
     def other_task_run(self, state: str) -> str:
         """Another task run of the flow run that waits is in a state; returns its id."""
@@ -147,10 +164,8 @@ def test_a_wait_is_due_when_its_flow_run_is_deleted(waiting: Waiting) -> None:
     other = Waiting(waiting.backend)
     watch = Triggerer()
     ticked(1, watch)
-    prefect.Client().graphql(
-        "mutation($id: UUID!) { delete_flow_run(input: {flow_run_id: $id}) { success } }",
-        variables={"id": waiting.child},
-    )
+    with waiting.backend._database.write() as tx:
+        tx.delete(tables.flow_run, tables.flow_run.c.id == waiting.child)
     [wake] = watch.tick().woken
     assert wake.reason == f"There is no flow run {waiting.child}."
     assert waiting.is_due
@@ -276,13 +291,13 @@ def test_a_wake_that_was_lost_is_sent_again_after_a_while(waiting: Waiting, mock
     watch = Triggerer()
     ticked(1, watch)
     silent.enter(waiting.backend, [waiting.child], "Success")
-    wake = mocker.patch.object(triggerer, "wake")
+    store = mocker.patch.object(triggerer, "store")
     ticked(3, watch)
-    assert wake.call_count == 1
+    assert store.call_count == 1
     mocker.patch.object(triggerer, "AGAIN", 0.0)
     ticked(1, watch)
-    assert wake.call_count == 2
-    mocker.stop(wake)
+    assert store.call_count == 2
+    mocker.stop(store)
     assert len(watch.tick().woken) == 1
     assert waiting.is_due
 
@@ -301,6 +316,77 @@ def test_one_that_cannot_be_woken_does_not_keep_the_others_from_it(backend: Back
     assert sum(len(tick.woken) for tick in ticks) == 3
     # which are not asked to wait
     assert [tick.is_more for tick in ticks[1:4]] == [True, True, True]
+
+
+@pytest.fixture
+def only_stored(mocker: MockerFixture) -> None:
+    """The backend lets a wait be due when it is told, as Prefect Server."""
+    mocker.patch.object(deferrals, "asleep", side_effect=lambda state: state)
+
+
+@pytest.mark.usefixtures("only_stored")
+@pytest.mark.parametrize(("limit", "seconds"), [(None, 600), (3_600, 600), (120, 120)])
+def test_a_wait_that_is_about_to_look_is_put_off(backend: Backend, limit: Optional[float], seconds: float) -> None:
+    waiting, watch = Waiting(backend, seconds=40, limit=limit), Triggerer()
+    assert ticked(2, watch) == Tick(waits=1)
+    after, before = waiting.task_run(), waiting.before
+    assert seconds - 10 < waiting.due_in <= seconds
+    assert after["version"] == before["version"] + 1
+    assert {**after["serialized_state"], "start_time": ""} == {**before["serialized_state"], "start_time": ""}
+    # once
+    assert ticked(3, watch) == Tick(waits=1)
+    assert waiting.task_run() == after
+    silent.enter(backend, [waiting.child], "Success")
+    assert len(watch.tick().woken) == 1
+    assert waiting.is_due
+
+
+@pytest.mark.usefixtures("only_stored")
+@pytest.mark.parametrize(("seconds", "limit"), [(60, None), (40, 40), (30, 44), (4, None)])
+def test_one_that_is_not_or_whose_time_is_nearly_over_is_not(
+    backend: Backend, seconds: float, limit: Optional[float]
+) -> None:
+    waiting = Waiting(backend, seconds=seconds, limit=limit)
+    ticked(3)
+    assert waiting.task_run() == waiting.before
+
+
+@pytest.mark.usefixtures("only_stored")
+@pytest.mark.parametrize("limit", ["soon", 7, ["x"]])
+def test_one_whose_limit_is_no_time_counts_as_without(backend: Backend, limit: Any) -> None:
+    waiting = Waiting(backend, seconds=40)
+    context = Deferral(waiting.child, now(), until=limit).as_context()
+    silent.task_run_enters(backend, waiting.task_run_id, {**waiting.before["serialized_state"], "context": context})
+    ticked()
+    assert waiting.due_in > 500
+
+
+@pytest.mark.usefixtures("only_stored")
+def test_a_put_off_of_which_nobody_knows_whether_it_came_is_no_harm(backend: Backend, mocker: MockerFixture) -> None:
+    waiting, watch, mutations = Waiting(backend, seconds=40), Triggerer(), Mutations(mocker)
+    ticked(1, watch)
+    mutations.are_answers_lost = True
+    with pytest.raises(requests.ConnectionError, match="the answer was lost"):
+        watch.tick()
+    mutations.are_answers_lost = False
+    assert ticked(3, watch) == Tick(waits=1)
+    assert len(mutations.sent) == 1
+    silent.enter(backend, [waiting.child], "Success")
+    assert len(watch.tick().woken) == 1
+    assert waiting.is_due
+
+
+@pytest.mark.usefixtures("only_stored")
+def test_one_that_cannot_be_put_off_does_not_keep_the_others_from_it(
+    backend: Backend, caplog: pytest.LogCaptureFixture
+) -> None:
+    waits = [Waiting(backend, seconds=40) for _ in range(3)]
+    # larger than a state may be
+    large: Mapping[str, Any] = {**silent.deferred(waits[1].child, 40), "filler": "x" * 1_000_000}
+    silent.task_run_enters(backend, waits[1].task_run_id, large)
+    ticked(8)
+    assert [waiting.due_in > 500 for waiting in waits] == [True, False, True]
+    assert "refused putting off 3 task runs" in caplog.text
 
 
 def test_two_triggerers_at_once_wake_everything_and_nothing_wrongly(backend: Backend) -> None:
@@ -354,6 +440,29 @@ def test_a_thousand_waits_take_one_query_a_look_and_two_while_they_are_new(
     assert requests_of(watch) == 1
 
 
+@pytest.mark.usefixtures("only_stored")
+def test_no_look_takes_more_than_two_requests(backend: Backend, mocker: MockerFixture) -> None:
+    """Also when there is all at once: waits that are new, are to be woken, and are to be put off."""
+    send, watch = mocker.spy(requests.adapters.HTTPAdapter, "send"), Triggerer()
+    counts, waits = [], 0
+    for _ in range(3):
+        ids = some(backend, 300)
+        silent.defer(backend, ids[:150], ids[150:], seconds=40)
+        silent.enter(backend, ids[150:200], "Success")
+        is_more = True
+        while is_more:
+            before = send.call_count
+            tick = watch.tick()
+            counts.append(send.call_count - before)
+            is_more = tick.is_more
+        waits += 100
+    assert max(counts) == 2
+    ticked(5, watch)
+    assert ticked(1, watch) == Tick(waits=waits)
+    where = {"state_start_time": {"_gt": ago(-500)}, "flow_run": {"state": {"_eq": "Running"}}}
+    assert len(api.find("task_run", where, fields="id")) == waits
+
+
 def test_waits_for_which_there_is_no_room_in_one_answer_are_found_too(backend: Backend, mocker: MockerFixture) -> None:
     ids = some(backend, 20)
     parents, children = ids[:10], ids[10:]
@@ -363,7 +472,7 @@ def test_waits_for_which_there_is_no_room_in_one_answer_are_found_too(backend: B
     mocker.patch.object(api, "PAGE", 4)
     watch = Triggerer()
     assert watch.tick() == Tick(waits=10, is_more=True)
-    ticked(3, watch)
+    ticked(5, watch)
     assert len(due(task_run_ids)) == 10
 
 

@@ -31,7 +31,9 @@ def test_no_child_is_lost_or_duplicated_while_requests_fail_and_processes_are_ki
     tmp_path: Path, seed: int, faulted_runs: int, capsys: "pytest.CaptureFixture[str]", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # waits without a process are left to the triggerer, as on Prefect Server
-    monkeypatch.setattr("prefect_taskrun_tasks.server.rules.deferrals.awaiting", lambda tx, flow_run_id: [])
+    deferrals = "prefect_taskrun_tasks.server.rules.deferrals"
+    monkeypatch.setattr(f"{deferrals}.awaiting", lambda tx, flow_run_id: [])
+    monkeypatch.setattr(f"{deferrals}.asleep", lambda state: state)
     started = monotonic()
     numbers = iter(range(1, faulted_runs + 1))
     tallies: List[Tally] = []

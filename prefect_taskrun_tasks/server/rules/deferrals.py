@@ -1,16 +1,20 @@
 """Task runs that wait for a flow run without a process, as this package's tasks put them off."""
 
-from typing import Any, List, Optional
+from typing import Any, Dict, List, Optional
 
-from sqlalchemy import select
+from sqlalchemy import exists, select
 
 from .. import jsonb, tables
+from ..clock import ago, normal, now
 from ..transaction import Row, Transaction
 from .children import LINEAGE
 
 #: Seconds for which a wait that is woken counts as due. An agent begins a running flow run again only for task runs
 #: that have been due for three (`_get_flow_run_metadata` in prefect 1.4.1's agent/agent.py)
 OVERDUE = 4.0
+
+#: Seconds after which a wait looks again that is woken here, in case that its flow run has ended unnoticed nevertheless
+LOOK_AGAIN = 3600.0
 
 
 def awaited_by(state: Any) -> Optional[str]:
@@ -23,12 +27,35 @@ def awaited_by(state: Any) -> Optional[str]:
     return awaits if isinstance(awaits, str) else None
 
 
+def asleep(state: Dict[str, Any]) -> Dict[str, Any]:
+    """The state of a wait whose flow run goes on, of which it will be told: it need not look before its limit."""
+    until, look = state["context"][LINEAGE].get("until"), ago(-LOOK_AGAIN)
+    try:
+        look = min(look, normal(until)) if until is not None else look
+    except (TypeError, ValueError, OverflowError):
+        # it is no time
+        return state
+    # what is due already was woken
+    return {**state, "start_time": look} if now() < state["start_time"] < look else state
+
+
 def awaiting(tx: Transaction, flow_run_id: str) -> List[Row]:
     """The task runs that wait for a flow run without a process."""
     runs = tables.task_run
     deferral = {"deferred": True, "awaits": flow_run_id}
     deferred = jsonb.contains(runs.c.serialized_state, {"context": {LINEAGE: deferral}})
     return tx.rows(select(runs).where(runs.c.state == "Scheduled", deferred))
+
+
+def bereft(tx: Transaction) -> List[Row]:
+    """The task runs that wait for a flow run which is not there."""
+    runs, flow_runs = tables.task_run, tables.flow_run
+    awaits = runs.c.serialized_state[("context", LINEAGE, "awaits")].as_string()
+    deferred = jsonb.contains(runs.c.serialized_state, {"context": {LINEAGE: {"deferred": True}}})
+    is_there = exists().where(flow_runs.c.id == awaits)
+    return tx.rows(
+        select(runs).where(runs.c.state == "Scheduled", runs.c.state_start_time > now(), deferred, ~is_there)
+    )
 
 
 def has_no_process(tx: Transaction, flow_run: Row) -> bool:

@@ -5,7 +5,7 @@ from typing import Any, List, Optional
 from .. import tables
 from ..errors import Refused
 from ..transaction import Row, Transaction
-from . import serialized_flow
+from . import serialized_flow, states
 
 
 def update(tx: Transaction, flow_group_id: str, **values: Any) -> Row:
@@ -36,7 +36,7 @@ def set_flow_group_default_parameters(tx: Transaction, flow_group_id: str, param
 
 def delete_flow_group(tx: Transaction, flow_group_id: str) -> Row:
     """Deletes a group with all versions of its flow and all their runs."""
-    return {"success": tx.delete(tables.flow_group, tables.flow_group.c.id == flow_group_id) > 0}
+    return {"success": states.delete(tx, tables.flow_group, tables.flow_group.c.id == flow_group_id) > 0}
 
 
 def enable_flow_heartbeat(tx: Transaction, flow_id: str) -> Row:

@@ -144,7 +144,7 @@ def _create_task_runs(tx: Transaction, flow_run_id: str, flow: Row) -> None:
 
 
 def delete_flow_run(tx: Transaction, flow_run_id: str) -> Row:
-    return {"success": tx.delete(tables.flow_run, tables.flow_run.c.id == flow_run_id) > 0}
+    return {"success": states.delete(tx, tables.flow_run, tables.flow_run.c.id == flow_run_id) > 0}
 
 
 def set_flow_run_name(tx: Transaction, flow_run_id: str, name: str) -> Row:

@@ -273,4 +273,4 @@ def update_flow_project(tx: Transaction, flow_id: str, project_id: str) -> Row:
 
 
 def delete_flow(tx: Transaction, flow_id: str) -> Row:
-    return {"success": tx.delete(tables.flow, tables.flow.c.id == flow_id) > 0}
+    return {"success": states.delete(tx, tables.flow, tables.flow.c.id == flow_id) > 0}

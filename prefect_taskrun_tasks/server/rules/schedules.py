@@ -11,7 +11,7 @@ from ..clock import instant, moment, now
 from ..deadline import within
 from ..errors import Refused, TookTooLong
 from ..transaction import Row, Transaction
-from . import flow_groups
+from . import flow_groups, states
 from .flow_runs import create_flow_run
 
 #: Flow runs that are created ahead, per flow
@@ -82,7 +82,7 @@ def set_schedule_inactive(tx: Transaction, flow_id: str) -> Row:
 def delete_scheduled_runs(tx: Transaction, flow_id: str) -> None:
     """Deletes the flow runs that a schedule has asked for and that have not started."""
     runs = tables.flow_run
-    tx.delete(runs, runs.c.flow_id == flow_id, runs.c.auto_scheduled.is_(True), runs.c.state == "Scheduled")
+    states.delete(tx, runs, runs.c.flow_id == flow_id, runs.c.auto_scheduled.is_(True), runs.c.state == "Scheduled")
 
 
 def schedule_flow_runs(tx: Transaction, flow_id: str) -> List[str]:

@@ -108,7 +108,9 @@ def record_all(tx: Transaction, kind: Kind, runs: Sequence[Row], state: State) -
         for run, (history, _) in zip(runs, recorded):
             events.state_changed(tx, run, history)
             if state["type"] in FINISHED:
-                _wake(tx, run, state)
+                reason = f"Flow run {run['name']!r} ({run['id']}) has ended as {state['type']}."
+                for waiting in deferrals.awaiting(tx, run["id"]):
+                    _wake(tx, waiting, reason)
 
 
 @lru_cache(maxsize=None)
@@ -121,11 +123,18 @@ def _change(runs: Table, columns: Tuple[str, ...]) -> Update:
     )
 
 
-def _wake(tx: Transaction, flow_run: Row, state: State) -> None:
-    """Makes those due that wait for a flow run which has ended."""
-    message = f"Flow run {flow_run['name']!r} ({flow_run['id']}) has ended as {state['type']}."
-    for run in deferrals.awaiting(tx, flow_run["id"]):
-        record(tx, TASK_RUN, run, {**run["serialized_state"], "message": message, "start_time": ago(deferrals.OVERDUE)})
+def _wake(tx: Transaction, run: Row, reason: str) -> None:
+    """Makes a task run due that waits without a process."""
+    state = {**run["serialized_state"], "message": reason, "start_time": ago(deferrals.OVERDUE)}
+    record(tx, TASK_RUN, run, state)
+
+
+def delete(tx: Transaction, table: Table, *where: Any) -> int:
+    """Deletes rows that have flow runs, and wakes who waits for one of those; returns how many there were."""
+    count = tx.delete(table, *where)
+    for run in deferrals.bereft(tx) if count else ():
+        _wake(tx, run, f"There is no flow run {deferrals.awaited_by(run['serialized_state'])}.")
+    return count
 
 
 def _recorded(kind: Kind, run: Row, state: State) -> Tuple[Dict[str, Any], Dict[str, Any]]:
@@ -224,6 +233,9 @@ def _is_replay(run: Row, state: State) -> bool:
     if not state.get("start_time") and state["type"] != "Paused" and (run["state_start_time"] or "") <= now():
         # one that is still to come was given by somebody, and is not meant any more; Paused never gets one made up
         made_up.add("start_time")
+    elif deferrals.awaited_by(state) and normalised(state)["start_time"] < (run["state_start_time"] or ""):
+        # it was put off since
+        made_up.add("start_time")
 
     def given(state: State) -> State:
         return {name: value for name, value in state.items() if name not in made_up}
@@ -280,6 +292,8 @@ def _set_task_run_state(tx: Transaction, task_run_id: str, state: State) -> Row:
         if awaited_run is None or awaited_run["state"] in FINISHED:
             # it has ended since the task run has looked
             state = {**state, "start_time": ago(deferrals.OVERDUE)}
+        else:
+            state = deferrals.asleep(normalised(state))
     record(tx, TASK_RUN, run, state)
     if name == "Submitted":
         # an agent is about to start a process for the flow run, whose last one may have been silent for long

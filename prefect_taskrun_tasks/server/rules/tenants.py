@@ -8,6 +8,7 @@ from sqlalchemy import Table, select
 from .. import tables
 from ..errors import Refused
 from ..transaction import Row, Transaction
+from . import states
 
 #: The client takes exactly this text for "exists already, look its id up"
 UNIQUENESS_VIOLATION = "Uniqueness violation."
@@ -82,4 +83,4 @@ def set_project_description(tx: Transaction, project_id: str, description: Optio
 
 
 def delete_project(tx: Transaction, project_id: str) -> Row:
-    return {"success": tx.delete(tables.project, tables.project.c.id == project_id) > 0}
+    return {"success": states.delete(tx, tables.project, tables.project.c.id == project_id) > 0}
