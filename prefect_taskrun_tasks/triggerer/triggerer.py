@@ -177,10 +177,11 @@ class Triggerer:
     def _put_off(self, reasons: Dict[str, str]) -> Tuple[List[Deferred], bool]:
         """Puts off waits for flow runs that go on, which are about to look for themselves; whether there are more."""
         now = pendulum.now("utc")
+        earliest, latest, until = now + LEAD, now + SOON, now + LATER
         lasting = [wait for wait in self._waits.values() if wait.awaits and wait.awaits not in reasons]
-        soon = [wait for wait in lasting if now + LEAD < wait.due < now + SOON < (wait.limit or now + LATER)]
+        soon = [wait for wait in lasting if earliest < wait.due < latest < (wait.limit or until)]
         batch, is_more = self._some(soon)
-        later = [wait.put_off(min(now + LATER, wait.limit or now + LATER)) for wait in batch]
+        later = [wait.put_off(min(wait.limit or until, until)) for wait in batch]
         if not self._has_stored(batch, [wait.serialized_state for wait in later], "putting off"):
             return [], is_more or len(batch) > 1
         self._waits.update({wait.id: wait for wait in later})

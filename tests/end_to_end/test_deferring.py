@@ -6,11 +6,13 @@ import threading
 from pathlib import Path
 from typing import Any, List, Optional
 
+import pendulum
 import prefect
 import psutil
 import pytest
 from conftest import eventually
 from prefect import Flow
+from prefect.engine.state import Scheduled
 from processes import ended
 
 from prefect_taskrun_tasks import FlowRunView, FlowView, TaskRunView, api, wait_for_flow_run
@@ -235,6 +237,9 @@ def test_a_parent_that_waits_holds_no_process_and_goes_on(local: LocalRunner, tm
 def test_it_goes_on_before_it_would_look_again_by_itself(local: LocalRunner, tmp_path: Path) -> None:
     parent = _begun("deferring-parent", tmp_path)
     eventually(lambda: _left(parent), PATIENCE)
+    asleep = TaskRunView.from_task_slug("get_task_run_result-1", parent).state
+    assert isinstance(asleep, Scheduled)
+    assert (asleep.start_time - pendulum.now("utc")).total_seconds() > 3000
     (tmp_path / "a").write_text("")
     assert _ended(parent) == "Success"
     states = TaskRunView.from_task_slug("get_task_run_result-1", parent).get_states()
