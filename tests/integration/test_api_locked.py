@@ -4,6 +4,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Iterator, Tuple
 
 import pytest
@@ -22,6 +23,12 @@ file.execute("BEGIN IMMEDIATE")
 print("locked", flush=True)
 sys.stdin.read()
 """
+
+
+@pytest.fixture
+def backend(tmp_path: Path) -> Iterator[Backend]:
+    with Backend(f"sqlite:///{tmp_path / 'prefect.db'}", port=0) as backend:
+        yield backend
 
 
 @contextmanager

@@ -57,9 +57,13 @@ def child_of(parent: str, flow_id: str, name: str) -> str:
     return DrivenRun(flow, flow_id, run_name=name, context=context).id
 
 
+#: What puts off the checking of references
+UNCHECKED = {"sqlite": "PRAGMA defer_foreign_keys = ON", "postgresql": "SET LOCAL session_replication_role = replica"}
+
+
 def set_id(backend: Backend, table: Any, old: str, new: str) -> None:
     with backend._database.write() as tx:
-        tx.connection.exec_driver_sql("PRAGMA defer_foreign_keys = ON")
+        tx.connection.exec_driver_sql(UNCHECKED[tx.connection.dialect.name])
         for child in tables.metadata.tables.values():
             for key in child.foreign_keys:
                 if key.column.table is table:
