@@ -4,11 +4,17 @@ from collections import defaultdict
 from typing import Any, Dict, List, Mapping, Optional, Set
 
 from prefect.engine.result import Result
+from prefect.engine.state import Finished
 
 from .. import api
 from ..views import FlowView
+from ..views.arguments import STATES
 
-_ADVICE = "Give its flow or its task a `result`, such as LocalResult, and leave `checkpoint` on."
+#: States of task runs whose results are read again, and all others in which nothing more comes of them
+_WITH_RESULT = ("Cached", "Looped", "Success")
+_WITHOUT_RESULT = sorted(
+    name for name, state in STATES.items() if issubclass(state, Finished) and name not in _WITH_RESULT
+)
 
 
 def without_process(flow_id: str, flow_run_id: str, task_id: str, is_mapped: bool) -> Optional[str]:
@@ -30,18 +36,22 @@ def without_process(flow_id: str, flow_run_id: str, task_id: str, is_mapped: boo
     Raises:
         BackendUnreachable: the Prefect API does not answer.
     """
-    edges = [
-        edge
-        for page in api.pages(
-            "edge", {"flow_id": {"_eq": flow_id}}, fields="id key upstream_task_id downstream_task_id"
-        )
-        for edge in page
-    ]
+    edges = _all_rows("edge", {"flow_id": {"_eq": flow_id}}, "key upstream_task_id downstream_task_id")
     later = _with_all_after(task_id, edges)
     used = {edge["upstream_task_id"] for edge in edges if edge["key"] and edge["downstream_task_id"] in later} - later
     if is_mapped and any(edge["key"] and edge["upstream_task_id"] == task_id for edge in edges):
         used.add(task_id)
-    return _returned_nowhere(used, flow_run_id) or _will_return_nowhere(used, flow_run_id)
+    where = {
+        "flow_run_id": {"_eq": flow_run_id},
+        "task_id": {"_in": sorted(used)},
+        "state": {"_nin": _WITHOUT_RESULT},
+    }
+    rows = _all_rows("task_run", where, "task { slug } map_index state serialized_state")
+    return _lost([row for row in rows if not _is_kept(row)], flow_run_id)
+
+
+def _all_rows(table: str, where: api.Where, fields: str) -> List[api.Row]:
+    return [row for page in api.pages(table, where, fields=f"id {fields}") for row in page]
 
 
 def _with_all_after(task_id: str, edges: List[api.Row]) -> Set[str]:
@@ -57,43 +67,39 @@ def _with_all_after(task_id: str, edges: List[api.Row]) -> Set[str]:
     return found
 
 
-def _returned_nowhere(task_ids: Set[str], flow_run_id: str) -> Optional[str]:
-    finished = {"state": {"_in": ["Success", "Cached", "Looped"]}}
-    for row in _task_runs(task_ids, flow_run_id, finished, "task { slug } map_index serialized_state"):
-        result: Mapping[str, Any] = row["serialized_state"].get("_result") or {}
-        if result.get("location") is None:
-            child = f"[{row['map_index']}]" if row["map_index"] >= 0 else ""
-            return (
-                f"what {row['task']['slug']}{child} returned is in no place from which another process could read it. "
-                + _ADVICE
-            )
-    return None
+def _is_kept(task_run: api.Row) -> bool:
+    """Whether a task run has finished, and its state says where its result is."""
+    result: Mapping[str, Any] = task_run["serialized_state"].get("_result") or {}
+    return task_run["state"] in _WITH_RESULT and result.get("location") is not None
 
 
-def _will_return_nowhere(task_ids: Set[str], flow_run_id: str) -> Optional[str]:
-    unfinished = _task_runs(task_ids, flow_run_id, {"end_time": {"_is_null": True}}, "task { slug }")
-    slugs = {row["task"]["slug"] for row in unfinished}
-    if not slugs:
+def _lost(doubtful: List[api.Row], flow_run_id: str) -> Optional[str]:
+    if not doubtful:
         return None
     try:
         flow = FlowView.of_flow_run(flow_run_id).get_flow()
     except Exception as error:
         # the user's code, or their storage
         return (
-            f"whether another process could read what {min(slugs)} will return is not known, as the flow was not to be "
-            f"loaded: {error!r}."
+            f"whether another process could read what {_name(doubtful[0])} returns is not known, as the flow could not "
+            f"be loaded: {error!r}."
         )
     kept = {slug for task, slug in flow.slugs.items() if _keeps(task.checkpoint, task.result or flow.result)}
-    for slug in sorted(slugs - kept):
-        return f"what {slug} will return will be in no place from which another process could read it. {_ADVICE}"
+    for row in doubtful:
+        # of a task whose results are kept, one that is nowhere is None
+        if row["task"]["slug"] not in kept:
+            return (
+                f"what {_name(row)} returns is in no place from which another process could read it. Give its flow or "
+                "its task a `result`, such as LocalResult, and leave `checkpoint` on."
+            )
     return None
+
+
+def _name(task_run: api.Row) -> str:
+    child = f"[{task_run['map_index']}]" if task_run["map_index"] >= 0 else ""
+    return f"{task_run['task']['slug']}{child}"
 
 
 def _keeps(checkpoint: Optional[bool], result: Optional[Result]) -> bool:
     """Whether Prefect's task runner keeps what is returned: `get_task_run_state` in 1.4.1's engine/task_runner.py."""
     return checkpoint is not False and result is not None and type(result).write is not Result.write
-
-
-def _task_runs(task_ids: Set[str], flow_run_id: str, where: api.Where, fields: str) -> List[api.Row]:
-    of_them = {"flow_run_id": {"_eq": flow_run_id}, "task_id": {"_in": sorted(task_ids)}, **where}
-    return [row for page in api.pages("task_run", of_them, fields=f"id {fields}") for row in page]
