@@ -6,7 +6,7 @@ from typing import Any
 import click
 import pendulum
 
-from ..triggerer import Triggerer
+from ..triggerer import LONGEST_INTERVAL, Triggerer
 from .look import Look
 from .terminal import Terminal, at, plain
 
@@ -24,7 +24,7 @@ Examples:
     "--interval",
     default=1.0,
     show_default=True,
-    type=click.FloatRange(0, min_open=True),
+    type=click.FloatRange(0, LONGEST_INTERVAL, min_open=True),
     help="Seconds between two looks.",
 )
 def triggerer(interval: float) -> None:
@@ -34,7 +34,7 @@ def triggerer(interval: float) -> None:
 
     For Prefect Server; the embedded backend does this by itself. It runs until it is interrupted or terminated (exit
     code 0), outlasts a backend that is away, may be killed at any moment, and run twice. Without it, each deferred wait
-    looks for itself, once a minute.
+    looks for itself, once a minute, or ten minutes after it was put off.
     """
     watch = Triggerer(interval)
 

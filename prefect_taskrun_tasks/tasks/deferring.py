@@ -111,7 +111,7 @@ class Deferring:
                     # which holds the process as well
                     return
                 reason = _refusal()
-                [awaited] = api.find("flow_run", {"id": {"_eq": flow_run_id}}, fields="name")
+                [awaited] = api.find("flow_run", {"id": {"_eq": flow_run_id}}, fields="id name")
         except (TaskRunError, ClientError):
             # the Prefect API is away, and would not store that either
             return
@@ -123,7 +123,8 @@ class Deferring:
             return
         pause = min(float(_setting("recheck", RECHECK)), self.deadline.left)
         deferral = Deferral(
-            flow_run_id,
+            # as the backend writes it
+            awaited["id"],
             since=self._since.isoformat(),
             told=self.told.isoformat() if self.told else None,
             until=self.deadline.end.isoformat() if self.deadline.end else None,
@@ -177,8 +178,8 @@ def _is_busy() -> bool:
 
 def _refusal() -> Optional[str]:
     """Why the current flow run cannot be left by its process; None if it can."""
-    flow_run_id, task_id = prefect.context.get("flow_run_id"), prefect.context.get("task_id")
-    [flow_run] = api.find("flow_run", {"id": {"_eq": flow_run_id}}, fields="flow_id labels")
+    flow_run_id = prefect.context.get("flow_run_id")
+    [flow_run] = api.find("flow_run", {"id": {"_eq": flow_run_id}}, fields="labels")
     if any(label.startswith(_AGENTLESS) for label in flow_run["labels"] or ()):
         return "no agent would start the flow run again, which was started without one."
-    return losses.without_process(flow_run["flow_id"], flow_run_id, task_id, is_mapped="map_index" in prefect.context)
+    return losses.without_process(flow_run_id, prefect.context.get("task_slug"), "map_index" in prefect.context)

@@ -12,7 +12,7 @@ from prefect.exceptions import ClientError
 from prefect.utilities.logging import get_logger
 
 from .. import api
-from ..errors import BackendUnreachable, BadAnswer
+from ..errors import BackendUnreachable, BadAnswer, InvalidArgument
 from . import cancelling, questions
 from .deferred import SENDING, Deferred, store
 from .tick import Cancellation, Tick, Wake
@@ -31,6 +31,9 @@ FRESH = 1.0
 
 #: Waits that come due by themselves within this time are put off, or processes would be started only to look
 SOON = timedelta(seconds=45)
+
+#: Seconds between two looks, at most: there are some while a wait is due soon, also if it is deferred for a minute
+LONGEST_INTERVAL = 15.0
 
 #: How long they are put off, unless their time limit is over before: when they look at the latest if no triggerer is
 #: left that would wake them
@@ -55,7 +58,11 @@ class Triggerer:
     What it does not wake comes due by itself.
 
     Args:
-        interval: seconds between two looks; more where a look takes longer.
+        interval: seconds between two looks, at most 15; more where a look takes longer.
+
+    Raises:
+        InvalidArgument: `interval` is not positive, or too long to put off what would soon look for itself (a
+            `ValueError`).
 
     Example:
         >>> for tick in Triggerer().ticks():
@@ -63,6 +70,10 @@ class Triggerer:
     """
 
     def __init__(self, interval: float = 1.0) -> None:
+        if not 0 < interval <= LONGEST_INTERVAL:
+            raise InvalidArgument(
+                f"The interval is more than 0 and at most {LONGEST_INTERVAL:g} s, and not {interval!r}."
+            )
         self._interval = interval
         self._stopped = threading.Event()
         #: by the ids of their task runs, as they were at the last look
@@ -121,27 +132,31 @@ class Triggerer:
             prefect.exceptions.ClientError, requests.HTTPError: the API refused.
         """
         with api.patience(PATIENCE):
-            listed, reasons, being_cancelled = self._look()
+            listed, reasons, being_cancelled, are_all_there = self._look()
+            if not are_all_there:
+                self._find_gone()
+                return Tick(len(listed), is_more=True)
             # at once, as long as what was seen is true
             woken, is_more = self._wake(reasons)
-            put_off: List[Deferred] = []
+            has_put_off = False
             if not (woken or is_more):
-                put_off, is_more = self._put_off(reasons)
+                has_put_off, is_more = self._put_off(reasons)
             unknown = [id for id in listed if id not in self._waits]
             cancelled: List[Cancellation] = []
-            if (unknown or being_cancelled) and not (woken or put_off or is_more):
+            if (unknown or being_cancelled) and not (woken or has_put_off):
                 cancelled = self._learn(unknown[: api.PAGE], being_cancelled)
                 unknown, being_cancelled = unknown[api.PAGE :], []
         return Tick(len(listed), tuple(woken), tuple(cancelled), bool(is_more or unknown or being_cancelled))
 
-    def _look(self) -> Tuple[Dict[str, int], Dict[str, str], List[str]]:
+    def _look(self) -> Tuple[Dict[str, int], Dict[str, str], List[str], bool]:
         """Asks for waits and their versions, for flow runs that are over and why, for those that are being cancelled.
+
+        And whether all that are waited for are there.
 
         What has another version than it had at the last look is forgotten.
         """
-        awaited = {wait.awaits for wait in self._waits.values() if wait.awaits}
-        self._gone &= awaited
-        asked = sorted(awaited - self._gone)
+        asked = self._awaited()
+        self._gone &= {wait.awaits for wait in self._waits.values() if wait.awaits}
         waiting = sorted({wait.flow_run_id for wait in self._waits.values()})
         document, variables = questions.look(pendulum.now("utc") + LEAD, asked, waiting)
         purpose = f"looking at {len(self._waits)} deferred waits"
@@ -150,9 +165,6 @@ class Triggerer:
         rows = api.rows_of(answer, "deferred", purpose)
         if rows and len(rows) < api.count_of(answer, "task_run", purpose):
             rows += questions.rest(variables["deferred"], rows[-1]["id"])
-        if api.count_of(answer, "flow_run", purpose) < len(asked):
-            there = {row["id"] for row in api.find("flow_run", {"id": {"_in": asked}}, fields="id")}
-            self._gone |= set(asked) - there
         self._busy = {row["flow_run_id"] for row in api.rows_of(answer, "busy", purpose)}
         listed = {row["id"]: row["version"] for row in rows}
         self._waits = {id: wait for id, wait in self._waits.items() if listed.get(id) == wait.version}
@@ -160,7 +172,16 @@ class Triggerer:
         reasons = {id: f"There is no flow run {id}." for id in self._gone}
         for row in api.rows_of(answer, "ended", purpose):
             reasons[row["id"]] = f"Flow run {row['name']!r} ({row['id']}) has ended as {row['state']}."
-        return listed, reasons, [row["id"] for row in api.rows_of(answer, "cancelling", purpose)]
+        being_cancelled = [row["id"] for row in api.rows_of(answer, "cancelling", purpose)]
+        return listed, reasons, being_cancelled, api.count_of(answer, "flow_run", purpose) >= len(asked)
+
+    def _awaited(self) -> List[str]:
+        """Flow runs that are waited for, as far as they are known to be there."""
+        return sorted({wait.awaits for wait in self._waits.values() if wait.awaits} - self._gone)
+
+    def _find_gone(self) -> None:
+        asked = self._awaited()
+        self._gone |= set(asked) - {row["id"] for row in api.find("flow_run", {"id": {"_in": asked}}, fields="id")}
 
     def _wake(self, reasons: Dict[str, str]) -> Tuple[List[Wake], bool]:
         """Wakes waits for flow runs that are over, some at a time; whether there are more."""
@@ -170,22 +191,32 @@ class Triggerer:
         wakes = [
             Wake(wait.id, wait.flow_run_id, wait.flow_run_name, reasons[wait.awaits]) for wait in batch if wait.awaits
         ]
-        if not self._has_stored(batch, [wait.woken(each.reason) for wait, each in zip(batch, wakes)], "waking"):
-            return [], is_more or len(batch) > 1
-        return wakes, is_more
+        if self._has_stored(batch, [wait.woken(each.reason) for wait, each in zip(batch, wakes)], "waking"):
+            return wakes, is_more
+        if len(batch) > 1:
+            # a backend may have done it for some; what is still there is woken one by one, each as it is then
+            for wait in batch:
+                self._refused.add(wait.key)
+                del self._sent[wait.key]
+        return [], is_more or len(batch) > 1
 
-    def _put_off(self, reasons: Dict[str, str]) -> Tuple[List[Deferred], bool]:
-        """Puts off waits for flow runs that go on, which are about to look for themselves; whether there are more."""
+    def _put_off(self, reasons: Dict[str, str]) -> Tuple[bool, bool]:
+        """Puts off waits for flow runs that go on, which are about to look for themselves, some at a time.
+
+        Returns:
+            Whether it has tried, and whether there are more.
+        """
         now = pendulum.now("utc")
         earliest, latest, until = now + LEAD, now + SOON, now + LATER
         lasting = [wait for wait in self._waits.values() if wait.awaits and wait.awaits not in reasons]
         soon = [wait for wait in lasting if earliest < wait.due < latest < (wait.limit or until)]
         batch, is_more = self._some(soon)
         later = [wait.put_off(min(wait.limit or until, until)) for wait in batch]
-        if not self._has_stored(batch, [wait.serialized_state for wait in later], "putting off"):
-            return [], is_more or len(batch) > 1
-        self._waits.update({wait.id: wait for wait in later})
-        return later, is_more
+        has_stored = self._has_stored(batch, [wait.serialized_state for wait in later], "putting off")
+        if has_stored:
+            self._waits.update({wait.id: wait for wait in later})
+        # or else they look for themselves
+        return bool(batch), is_more and has_stored
 
     def _some(self, waits: List[Deferred]) -> Tuple[List[Deferred], bool]:
         """As many of some waits as one mutation changes, if they are as they were; whether there are more."""
@@ -210,11 +241,6 @@ class Triggerer:
             raise
         except ClientError as error:
             _logger.warning("The Prefect API refused %s: %s", purpose, error)
-            if len(batch) > 1:
-                # a backend may have done it for some; what is still there is changed one by one, each as it is then
-                for wait in batch:
-                    self._refused.add(wait.key)
-                    del self._sent[wait.key]
             return False
         return True
 

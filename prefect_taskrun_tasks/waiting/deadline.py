@@ -52,9 +52,12 @@ class Deadline:
 
     @property
     def end(self) -> Optional[pendulum.DateTime]:
-        """When that is, by the clock on the wall, in UTC; None if never."""
-        left = self.left
-        return None if left == math.inf else pendulum.now("utc") + timedelta(seconds=left)
+        """When that is, by the clock on the wall, in UTC; None if never, or after the year 9999."""
+        try:
+            end: pendulum.DateTime = pendulum.now("utc") + timedelta(seconds=self.left)
+            return end
+        except OverflowError:
+            return None
 
     def sooner(self, seconds: float) -> "Deadline":
         """One that is over in so many seconds, or when this one is."""

@@ -93,11 +93,15 @@ with Flow("deferring-mapped", result=HERE) as mapped:
     values = GetTaskRunResult(name="get", deferrable=True, defer_after=0.2).map(ids, unmapped("until_there_is-1"))
     executed(folder, "after", values, task_args={"name": "after"})
 
+@task
+def in_capitals(id):
+    return id.upper()
+
 with Flow("deferring-watching", result=HERE) as watching:
     folder = Parameter("folder")
     id = begun(folder, "a")
     waited = wait_for_flow_run(
-        id, stream_states=True, stream_logs=True, raise_final_state=True, deferrable=True, defer_after=0.3
+        in_capitals(id), stream_states=True, stream_logs=True, raise_final_state=True, deferrable=True, defer_after=0.3
     )
     executed(folder, "after", task_args={"name": "after"}, upstream_tasks=[waited])
 

@@ -5,10 +5,12 @@ from typing import Any, Iterator, Optional
 
 import pytest
 from driven import DrivenRun, NewUrl, mapped, shared_backend
-from prefect import Flow, task
+from prefect import Flow, flatten, resource_manager, task
 from prefect.engine.result import Result
 from prefect.engine.results import LocalResult
-from prefect.engine.state import Failed, Retrying, Running, Scheduled, Success
+from prefect.engine.state import Failed, Pending, Retrying, Running, Scheduled, Success, TimedOut
+from prefect.tasks.secrets import PrefectSecret
+from prefect.triggers import all_finished, any_failed, not_all_skipped, some_failed
 
 from prefect_taskrun_tasks.server import Backend
 from prefect_taskrun_tasks.tasks import losses
@@ -54,11 +56,7 @@ def kept() -> str:
 
 def lost(run: DrivenRun, slug: str = "wait-1", is_mapped: bool = False) -> Optional[str]:
     """What would be lost while a task waits."""
-    task_runs = run.client.graphql(
-        "query($where: task_run_bool_exp) { task_run(where: $where) { task_id } }",
-        variables={"where": {"flow_run_id": {"_eq": run.id}, "task": {"slug": {"_eq": slug}}}},
-    )
-    return losses.without_process(run.flow_id, run.id, task_runs.data.task_run[0].task_id, is_mapped)
+    return losses.without_process(run.id, slug, is_mapped)
 
 
 @pytest.mark.parametrize("produce", [in_memory, nowhere])
@@ -91,6 +89,51 @@ def test_what_is_kept_is_not_lost() -> None:
     assert lost(run) is None
     # which is None
     run.task_enters("kept-1", Success(result=HERE.from_value(None)))
+    assert lost(run) is None
+
+
+def test_two_edges_between_the_same_tasks_are_two() -> None:
+    """Of which the Prefect API keeps one."""
+    with Flow("two-edges", result=HERE) as flow:
+        produced = in_memory()
+        use(produced, upstream_tasks=[produced, wait()])
+    assert "what in_memory-1 returns" in str(lost(DrivenRun(flow).enter(Running())))
+
+
+def test_what_is_only_counted_to_be_mapped_over_is_used() -> None:
+    with Flow("counted", result=HERE) as flow:
+        use.map([wait()], upstream_tasks=[in_memory()])
+    assert "what in_memory-1 returns" in str(lost(DrivenRun(flow).enter(Running())))
+
+
+@pytest.mark.parametrize("trigger", [all_finished, any_failed, some_failed(at_least=1), not_all_skipped])
+def test_what_a_task_raises_is_lost_where_it_is_used(trigger: Any) -> None:
+    with Flow(f"raised-{trigger}", result=HERE) as flow:
+        waited = wait()
+        use.copy(trigger=trigger)([waited, 1], upstream_tasks=[kept()])
+        use.copy(trigger=trigger)(kept(), upstream_tasks=[waited])
+    run = DrivenRun(flow).enter(Running())
+    told = "if kept-2 fails, what it raises is given to a task after the wait"
+    for state in (Pending(), Running(), Failed(), TimedOut()):
+        run.task_enters("kept-2", state)
+        found = lost(run)
+        # a task with the other trigger does not run then
+        assert (found is None) if trigger is not_all_skipped else (told in str(found))
+    run.task_returns("kept-2", "in a file")
+    assert lost(run) is None
+
+
+def test_what_each_process_runs_again_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    @resource_manager
+    class Resource:
+        def setup(self) -> int:
+            return 1
+
+        def cleanup(self, value: int) -> None: ...
+
+    with Flow("again", result=HERE) as flow, Resource() as resource:
+        use([wait(), resource, PrefectSecret("SECRET")])
+    run = DrivenRun(flow).enter(Running())
     assert lost(run) is None
 
 
@@ -133,10 +176,35 @@ def test_what_other_children_of_a_mapped_wait_return_has_to_be_somewhere(checkpo
     # which nothing uses
     assert lost(run, "wait-2", is_mapped=True) is None
     run.task_returns("wait-1", 1, map_index=0)
+    assert lost(run, "wait-1", is_mapped=True) is None or not checkpoint
     run.task_enters("wait-1", Success(result=Result(2)), map_index=1)
     run.task_enters("wait-1", mapped(2))
     found = lost(run, "wait-1", is_mapped=True)
     assert (found is None) if checkpoint else ("what wait-1[1] returns" in str(found))
+
+
+@pytest.mark.parametrize("is_flat", [True, False])
+def test_what_comes_after_other_children_of_a_mapped_wait_may_be_there_before(is_flat: bool) -> None:
+    with Flow(f"mapped-on-{is_flat}", result=HERE) as flow:
+        waits = wait.map([1, 2])
+        lost_ones = in_memory_after.map(waits)
+        use(use.map(flatten(lost_ones) if is_flat else lost_ones))
+        # which only runs after all of them
+        use(in_memory_after(use(waits)))
+    run = DrivenRun(flow).enter(Running())
+    found = lost(run, is_mapped=True)
+    # a child is mapped on in the process that has run it
+    assert ("what in_memory_after-1 returns" in str(found)) if is_flat else (found is None)
+
+
+def test_what_is_collected_of_what_comes_after_a_mapped_wait_has_to_be_somewhere() -> None:
+    with Flow("collected", result=HERE) as flow:
+        use(in_memory_after.map(wait.map([1, 2])))
+    run = DrivenRun(flow).enter(Running())
+    assert "what in_memory_after-1 returns" in str(lost(run, is_mapped=True))
+    run.task_enters("in_memory_after-1", Success(result=Result(1)), map_index=1)
+    run.task_enters("in_memory_after-1", mapped(2))
+    assert "what in_memory_after-1[1] returns" in str(lost(run, is_mapped=True))
 
 
 def test_a_flow_that_is_not_to_be_loaded_is_not_left() -> None:

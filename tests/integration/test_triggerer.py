@@ -22,10 +22,10 @@ from pytest_mock import MockerFixture
 from benchmarks import silent
 from benchmarks.driven import create
 from prefect_taskrun_tasks import Lineage, api
+from prefect_taskrun_tasks.errors import InvalidArgument
 from prefect_taskrun_tasks.runner import settings
 from prefect_taskrun_tasks.server import ApiKey, Backend, tables
 from prefect_taskrun_tasks.server.clock import ago, now
-from prefect_taskrun_tasks.server.rules import deferrals
 from prefect_taskrun_tasks.triggerer import Tick, Triggerer, questions, triggerer
 from prefect_taskrun_tasks.views.deferral import Deferral
 from prefect_taskrun_tasks.views.history import instant
@@ -166,6 +166,7 @@ def test_a_wait_is_due_when_its_flow_run_is_deleted(waiting: Waiting) -> None:
     ticked(1, watch)
     with waiting.backend._database.write() as tx:
         tx.delete(tables.flow_run, tables.flow_run.c.id == waiting.child)
+    assert watch.tick() == Tick(waits=2, is_more=True)
     [wake] = watch.tick().woken
     assert wake.reason == f"There is no flow run {waiting.child}."
     assert waiting.is_due
@@ -318,13 +319,6 @@ def test_one_that_cannot_be_woken_does_not_keep_the_others_from_it(backend: Back
     assert [tick.is_more for tick in ticks[1:4]] == [True, True, True]
 
 
-@pytest.fixture
-def only_stored(mocker: MockerFixture) -> None:
-    """The backend lets a wait be due when it is told, as Prefect Server."""
-    mocker.patch.object(deferrals, "asleep", side_effect=lambda state: state)
-
-
-@pytest.mark.usefixtures("only_stored")
 @pytest.mark.parametrize(("limit", "seconds"), [(None, 600), (3_600, 600), (120, 120)])
 def test_a_wait_that_is_about_to_look_is_put_off(backend: Backend, limit: Optional[float], seconds: float) -> None:
     waiting, watch = Waiting(backend, seconds=40, limit=limit), Triggerer()
@@ -341,7 +335,6 @@ def test_a_wait_that_is_about_to_look_is_put_off(backend: Backend, limit: Option
     assert waiting.is_due
 
 
-@pytest.mark.usefixtures("only_stored")
 @pytest.mark.parametrize(("seconds", "limit"), [(60, None), (40, 40), (30, 44), (4, None)])
 def test_one_that_is_not_or_whose_time_is_nearly_over_is_not(
     backend: Backend, seconds: float, limit: Optional[float]
@@ -351,7 +344,6 @@ def test_one_that_is_not_or_whose_time_is_nearly_over_is_not(
     assert waiting.task_run() == waiting.before
 
 
-@pytest.mark.usefixtures("only_stored")
 @pytest.mark.parametrize("limit", ["soon", 7, ["x"]])
 def test_one_whose_limit_is_no_time_counts_as_without(backend: Backend, limit: Any) -> None:
     waiting = Waiting(backend, seconds=40)
@@ -361,7 +353,6 @@ def test_one_whose_limit_is_no_time_counts_as_without(backend: Backend, limit: A
     assert waiting.due_in > 500
 
 
-@pytest.mark.usefixtures("only_stored")
 def test_a_put_off_of_which_nobody_knows_whether_it_came_is_no_harm(backend: Backend, mocker: MockerFixture) -> None:
     waiting, watch, mutations = Waiting(backend, seconds=40), Triggerer(), Mutations(mocker)
     ticked(1, watch)
@@ -376,17 +367,21 @@ def test_a_put_off_of_which_nobody_knows_whether_it_came_is_no_harm(backend: Bac
     assert waiting.is_due
 
 
-@pytest.mark.usefixtures("only_stored")
-def test_one_that_cannot_be_put_off_does_not_keep_the_others_from_it(
-    backend: Backend, caplog: pytest.LogCaptureFixture
-) -> None:
-    waits = [Waiting(backend, seconds=40) for _ in range(3)]
-    # larger than a state may be
-    large: Mapping[str, Any] = {**silent.deferred(waits[1].child, 40), "filler": "x" * 1_000_000}
-    silent.task_run_enters(backend, waits[1].task_run_id, large)
-    ticked(8)
-    assert [waiting.due_in > 500 for waiting in waits] == [True, False, True]
-    assert "refused putting off 3 task runs" in caplog.text
+def test_waits_that_cannot_be_put_off_look_for_themselves(backend: Backend, mocker: MockerFixture) -> None:
+    waits, watch = [Waiting(backend, seconds=40) for _ in range(3)], Triggerer()
+    ticked(1, watch)
+    store = mocker.patch.object(triggerer, "store", side_effect=prefect.exceptions.ClientError("read only"))
+    assert watch.tick() == Tick(waits=3)
+    Waiting(backend)
+    # they do not keep others from being seen, and woken
+    ticked(2, watch)
+    assert store.call_count == 1
+    mocker.stop(store)
+    silent.enter(backend, [waits[0].child], "Success")
+    mocker.patch.object(triggerer, "AGAIN", 0.0)
+    assert len(watch.tick().woken) == 1
+    ticked(1, watch)
+    assert [waiting.due_in > 500 for waiting in waits] == [False, True, True]
 
 
 def test_two_triggerers_at_once_wake_everything_and_nothing_wrongly(backend: Backend) -> None:
@@ -440,7 +435,6 @@ def test_a_thousand_waits_take_one_query_a_look_and_two_while_they_are_new(
     assert requests_of(watch) == 1
 
 
-@pytest.mark.usefixtures("only_stored")
 def test_no_look_takes_more_than_two_requests(backend: Backend, mocker: MockerFixture) -> None:
     """Also when there is all at once: waits that are new, are to be woken, and are to be put off."""
     send, watch = mocker.spy(requests.adapters.HTTPAdapter, "send"), Triggerer()
@@ -448,7 +442,9 @@ def test_no_look_takes_more_than_two_requests(backend: Backend, mocker: MockerFi
     for _ in range(3):
         ids = some(backend, 300)
         silent.defer(backend, ids[:150], ids[150:], seconds=40)
-        silent.enter(backend, ids[150:200], "Success")
+        silent.enter(backend, ids[150:190], "Success")
+        with backend._database.write() as tx:
+            tx.delete(tables.flow_run, tables.flow_run.c.id.in_(ids[190:200]))
         is_more = True
         while is_more:
             before = send.call_count
@@ -519,8 +515,14 @@ def test_a_refusal_later_is_told_once_and_outlasted(
     assert len([line for line in caplog.messages if "no room" in line]) == 1
 
 
+@pytest.mark.parametrize("interval", [0, -1, 16, float("nan")])
+def test_an_interval_with_which_waits_would_be_missed_is_refused(interval: float) -> None:
+    with pytest.raises(InvalidArgument, match="at most 15 s"):
+        Triggerer(interval)
+
+
 def test_it_stops_when_it_is_told_to() -> None:
-    watch = Triggerer(600)
+    watch = Triggerer(15)
     ticks = watch.ticks()
     next(ticks)
     threading.Timer(0.2, watch.stop).start()

@@ -99,8 +99,19 @@ def test_a_wait_whose_limit_is_no_time_looks_when_it_would(
 def test_a_wait_that_somebody_else_wakes_stays_awake(tx: Transaction, parent: str, child: str) -> None:
     wait = defer(tx, parent, child)
     context = stored.task_run(tx, wait)["serialized_state"]["context"]
-    stored.set_task_state(tx, wait, "Scheduled", message="Go on.", context=context)
-    assert queue(tx) == [parent]
+    for more in ({"message": "Go on."}, {}, {"start_time": ago(5)}):
+        stored.set_task_state(tx, wait, "Scheduled", context=context, **more)
+        assert queue(tx) == [parent]
+        stored.set_task_state(tx, wait, "Scheduled", start_time=ago(-60), context=context)
+        assert queue(tx) == []
+
+
+def test_a_wait_of_a_process_whose_clock_is_late_sleeps_too(tx: Transaction, parent: str, child: str) -> None:
+    task_run_id = str(stored.task_runs(tx, parent)[0]["id"])
+    stored.set_task_state(tx, task_run_id, "Running")
+    context = Deferral(child, ago(300)).as_context()
+    stored.set_task_state(tx, task_run_id, "Scheduled", start_time=ago(240), context=context)
+    assert stored.task_run(tx, task_run_id)["state_start_time"] > ago(-3000)
 
 
 def test_a_wait_that_is_deferred_twice_by_the_same_message_is_deferred_once(

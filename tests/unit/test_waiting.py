@@ -5,6 +5,7 @@ from datetime import timedelta
 from queue import SimpleQueue
 from typing import Any, Dict
 
+import pendulum
 import pytest
 from implementations import PREFECT
 
@@ -86,3 +87,14 @@ def test_logs_are_asked_for_by_what_any_backend_knows_of_them() -> None:
     assert {"timestamp": {"_gt": "2031-01-01T00:00:00+00:00"}, "flow_run_id": {"_in": [NOBODY]}} in (
         variables["logs"]["_or"]
     )
+
+
+@pytest.mark.parametrize("timeout", [None, 1e12, timedelta.max])
+def test_a_deadline_that_is_never_over_has_no_end(timeout: Any) -> None:
+    assert waiting.Deadline(None, timeout).end is None
+
+
+def test_a_deadline_ends_by_the_clock_when_its_seconds_are_over() -> None:
+    end = waiting.Deadline(None, 60).end
+    assert end is not None
+    assert 59 < (end - pendulum.now("utc")).total_seconds() <= 60

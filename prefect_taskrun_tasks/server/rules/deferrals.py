@@ -35,8 +35,7 @@ def asleep(state: Dict[str, Any]) -> Dict[str, Any]:
     except (TypeError, ValueError, OverflowError):
         # it is no time
         return state
-    # what is due already was woken
-    return {**state, "start_time": look} if now() < state["start_time"] < look else state
+    return {**state, "start_time": max(look, state["start_time"])}
 
 
 def awaiting(tx: Transaction, flow_run_id: str) -> List[Row]:

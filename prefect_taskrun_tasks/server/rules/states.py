@@ -233,9 +233,11 @@ def _is_replay(run: Row, state: State) -> bool:
     if not state.get("start_time") and state["type"] != "Paused" and (run["state_start_time"] or "") <= now():
         # one that is still to come was given by somebody, and is not meant any more; Paused never gets one made up
         made_up.add("start_time")
-    elif deferrals.awaited_by(state) and normalised(state)["start_time"] < (run["state_start_time"] or ""):
-        # it was put off since
-        made_up.add("start_time")
+    elif deferrals.awaited_by(state):
+        start_time = normalised(state)["start_time"]
+        if now() < start_time < (run["state_start_time"] or ""):
+            # it was put off since; one that is due is to wake it
+            made_up.add("start_time")
 
     def given(state: State) -> State:
         return {name: value for name, value in state.items() if name not in made_up}
@@ -292,7 +294,8 @@ def _set_task_run_state(tx: Transaction, task_run_id: str, state: State) -> Row:
         if awaited_run is None or awaited_run["state"] in FINISHED:
             # it has ended since the task run has looked
             state = {**state, "start_time": ago(deferrals.OVERDUE)}
-        else:
+        elif run["state"] != "Scheduled":
+            # whatever comes after that wakes it, or puts it off
             state = deferrals.asleep(normalised(state))
     record(tx, TASK_RUN, run, state)
     if name == "Submitted":
