@@ -7,7 +7,16 @@ import stored
 
 from prefect_taskrun_tasks.server import tables
 from prefect_taskrun_tasks.server.clock import ago, now
-from prefect_taskrun_tasks.server.rules import agents, flow_groups, flow_runs, flows, schedules, states, tenants
+from prefect_taskrun_tasks.server.rules import (
+    agents,
+    deferrals,
+    flow_groups,
+    flow_runs,
+    flows,
+    schedules,
+    states,
+    tenants,
+)
 from prefect_taskrun_tasks.server.transaction import Row, Transaction
 from prefect_taskrun_tasks.views.deferral import Deferral
 
@@ -67,6 +76,26 @@ def test_a_wait_that_is_deferred_after_its_flow_run_has_ended_is_due_at_once(
     stored.set_state(tx, child, "Success")
     defer(tx, parent, child)
     assert queue(tx) == [parent]
+
+
+def test_a_process_that_is_between_two_tasks_is_left_alone(tx: Transaction, parent: str, child: str) -> None:
+    """A second one beside it would not run what needs both."""
+    before, wait = str(stored.task_runs(tx, parent)[1]["id"]), defer(tx, parent, child)
+    stored.set_task_state(tx, before, "Running")
+    stored.set_task_state(tx, before, "Success")
+    stored.set_state(tx, child, "Success")
+    assert queue(tx) == []
+    tx.update(tables.task_run, tables.task_run.c.id == before, state_timestamp=ago(deferrals.BETWEEN_TASKS))
+    assert queue(tx) == [parent]
+    # an agent takes what has been due for three seconds
+    assert stored.task_run(tx, wait)["state_start_time"] > ago(1.5)
+
+
+def test_a_wait_that_has_slept_is_taken_at_once(tx: Transaction, parent: str, child: str) -> None:
+    wait = defer(tx, parent, child)
+    tx.update(tables.task_run, tables.task_run.c.id == wait, state_timestamp=ago(10))
+    stored.set_state(tx, child, "Success")
+    assert stored.task_run(tx, wait)["state_start_time"] < ago(3.5)
 
 
 def test_a_wait_for_a_flow_run_that_is_gone_is_due_at_once(tx: Transaction, parent: str) -> None:

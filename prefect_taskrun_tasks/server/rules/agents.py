@@ -8,7 +8,8 @@ from .. import tables
 from ..clock import ago, now
 from ..errors import Refused
 from ..transaction import Row, Transaction
-from .states import SCHEDULED
+from .deferrals import BETWEEN_TASKS
+from .states import FINISHED, SCHEDULED
 
 #: Flow runs in one answer of the queue
 QUEUE_LENGTH = 25
@@ -107,7 +108,13 @@ def get_runs_in_queue(
     )
     # a second process beside one that is at work would not run what needs both
     busy = select(1).where(task_runs.c.flow_run_id == runs.c.id, task_runs.c.state.in_(("Running", "Submitted")))
-    resumable = and_(runs.c.state == "Running", waiting.exists(), not_(busy.exists()))
+    # nor beside one that is between two tasks
+    lately = select(1).where(
+        task_runs.c.flow_run_id == runs.c.id,
+        task_runs.c.state.in_(FINISHED),
+        task_runs.c.state_timestamp > ago(BETWEEN_TASKS),
+    )
+    resumable = and_(runs.c.state == "Running", waiting.exists(), not_(busy.exists()), not_(lately.exists()))
     queue = (
         select(runs.c.id, runs.c.labels)
         .where(runs.c.tenant_id == tenant_id, or_(due, resumable))

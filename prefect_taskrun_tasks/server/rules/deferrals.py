@@ -13,8 +13,19 @@ from .children import LINEAGE
 #: that have been due for three (`_get_flow_run_metadata` in prefect 1.4.1's agent/agent.py)
 OVERDUE = 4.0
 
+#: Seconds after the end of a task for which its process may be about to begin the next
+BETWEEN_TASKS = 2.0
+
 #: Seconds after which a wait looks again that is woken here, in case that its flow run has ended unnoticed nevertheless
 LOOK_AGAIN = 3600.0
+
+
+def due(since: Optional[str] = None) -> str:
+    """The start time of a wait that is woken, and was put off at an instant (default: now).
+
+    The process that did so may have other tasks to go on with.
+    """
+    return max(ago(OVERDUE), ago(3.0 - BETWEEN_TASKS, since))
 
 
 def awaited_by(state: Any) -> Optional[str]:

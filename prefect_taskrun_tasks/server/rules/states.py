@@ -125,7 +125,7 @@ def _change(runs: Table, columns: Tuple[str, ...]) -> Update:
 
 def _wake(tx: Transaction, run: Row, reason: str) -> None:
     """Makes a task run due that waits without a process."""
-    state = {**run["serialized_state"], "message": reason, "start_time": ago(deferrals.OVERDUE)}
+    state = {**run["serialized_state"], "message": reason, "start_time": deferrals.due(run["state_timestamp"])}
     record(tx, TASK_RUN, run, state)
 
 
@@ -293,7 +293,7 @@ def _set_task_run_state(tx: Transaction, task_run_id: str, state: State) -> Row:
         awaited_run = tx.get(tables.flow_run, awaited)
         if awaited_run is None or awaited_run["state"] in FINISHED:
             # it has ended since the task run has looked
-            state = {**state, "start_time": ago(deferrals.OVERDUE)}
+            state = {**state, "start_time": deferrals.due()}
         elif run["state"] != "Scheduled":
             # whatever comes after that wakes it, or puts it off
             state = deferrals.asleep(normalised(state))
