@@ -9,9 +9,12 @@ from ..clock import ago, normal, now
 from ..transaction import Row, Transaction
 from .children import LINEAGE
 
-#: Seconds for which a wait that is woken counts as due. An agent begins a running flow run again only for task runs
-#: that have been due for three (`_get_flow_run_metadata` in prefect 1.4.1's agent/agent.py)
-OVERDUE = 4.0
+#: Seconds for which a task run of a running flow run has to be due until an agent begins that again
+#: (`_get_flow_run_metadata` in prefect 1.4.1's agent/agent.py)
+AGENT_DELAY = 3.0
+
+#: Seconds for which a wait that is woken counts as due, so that an agent takes it at once
+OVERDUE = AGENT_DELAY + 1
 
 #: Seconds after the end of a task for which its process may be about to begin the next
 BETWEEN_TASKS = 2.0
@@ -23,9 +26,9 @@ LOOK_AGAIN = 3600.0
 def due(since: Optional[str] = None) -> str:
     """The start time of a wait that is woken, and was put off at an instant (default: now).
 
-    The process that did so may have other tasks to go on with.
+    The process that did so may be about to begin another task: no agent takes the wait before that shows.
     """
-    return max(ago(OVERDUE), ago(3.0 - BETWEEN_TASKS, since))
+    return max(ago(OVERDUE), ago(AGENT_DELAY - BETWEEN_TASKS, since))
 
 
 def awaited_by(state: Any) -> Optional[str]:
