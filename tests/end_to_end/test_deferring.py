@@ -381,9 +381,10 @@ def test_a_parent_without_a_process_is_cancelled_at_once_and_its_child_with_it(
     parent = _begun("deferring-parent", tmp_path)
     eventually(lambda: _left(parent), PATIENCE)
     [child] = _view(parent).get_children()
+    eventually(lambda: _state(child.flow_run_id) == "Running", PATIENCE)
     assert api.cancel_flow_run(parent)
     assert _state(parent) == "Cancelled"
-    # if it has a process already, that notices
+    # its process notices that
     assert _state(child.flow_run_id) in ("Cancelling", "Cancelled")
     (tmp_path / "a").write_text("")
     assert _executed(tmp_path) == ["before"]

@@ -6,6 +6,7 @@ from typing import Any
 import pendulum
 import pytest
 from click.testing import CliRunner
+from conftest import eventually
 from prefect import Flow, Parameter, Task, unmapped
 from prefect.agent.local import LocalAgent
 from prefect.backend import FlowRunView, FlowView, TaskRunView, TenantView
@@ -207,7 +208,8 @@ def test_a_running_run_is_given_to_an_agent_when_its_retry_is_due(client: Client
     task_run_id = FlowRunView.from_flow_run_id(run_id).get_task_run("one-1").task_run_id
     client.set_task_run_state(task_run_id, Retrying(start_time=pendulum.now("UTC").subtract(minutes=1), run_count=2))
     agent = LocalAgent(labels=["here"], hostname_label=False)
-    assert agent._get_ready_flow_runs() == {run_id}
+    # once no process can be between two of its tasks
+    assert eventually(agent._get_ready_flow_runs) == {run_id}
     [run] = agent._get_flow_run_metadata([run_id])
     assert [task_run.id for task_run in run.task_runs] == [task_run_id]
     agent._mark_flow_as_submitted(run)
