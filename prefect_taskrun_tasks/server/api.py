@@ -73,8 +73,8 @@ class _Asked:
 
     #: by lower-case names
     headers: Mapping[str, str]
-    #: the reading of `time.monotonic` at which it has read for long enough
-    until: float
+    #: the reading of `time.monotonic` at which it was begun to be answered
+    begun: float
 
 
 class Api:
@@ -109,7 +109,7 @@ class Api:
             request = strict_json.loads(body)
         except (ValueError, RecursionError) as error:
             return 400, _bad_request(f"The request's body is not JSON: {error}")
-        asked = _Asked(headers or {}, monotonic() + self._limits.seconds)
+        asked = _Asked(headers or {}, monotonic())
         if not isinstance(request, list):
             return self._answer_one(request, asked)
         if len(request) > LARGEST_BATCH:
@@ -162,9 +162,9 @@ class Api:
         if field.name == "__typename":
             return field.parent
         if operation.is_mutation:
-            return document.pick(self._mutate(field, asked.headers), field.fields)
+            return document.pick(self._mutate(field, asked), field.fields)
         try:
-            with self._database.read(asked.until) as connection:
+            with self._database.read(asked.begun + self._limits.seconds) as connection:
                 if field.name in QUERIES:
                     return document.pick(QUERIES[field.name](connection, **field.arguments), field.fields)
                 found = _read(connection, field, self._limits.rows)
@@ -180,13 +180,18 @@ class Api:
             )
         return found
 
-    def _mutate(self, field: Selection, headers: Mapping[str, str]) -> Row:
+    def _mutate(self, field: Selection, asked: _Asked) -> Row:
+        if monotonic() > asked.begun + self._limits.seconds:
+            raise Refused(
+                f"{field.name} was not carried out: those before it took the {self._limits.seconds:g} seconds that a "
+                "request has. Ask for fewer at a time."
+            )
         input = field.arguments["input"]
         if field.name in _OUTSIDE:
-            return _OUTSIDE[field.name](self._database, self._url, **input)
+            return _OUTSIDE[field.name](self._database, self._url, asked.begun, **input)
         caller = {
-            "agent_id": headers.get("x-prefect-agent-id"),
-            "core_version": headers.get("x-prefect-core-version"),
+            "agent_id": asked.headers.get("x-prefect-agent-id"),
+            "core_version": asked.headers.get("x-prefect-core-version"),
         }
         with self._database.write(**caller) as tx:
             return self._rules[field.name](tx, **input)

@@ -51,10 +51,10 @@ def backup(
 
 
 def _check(database: Database, file: Path, overwrite: bool) -> None:
+    if database.store.is_in(file):
+        raise BackupFailed(f"{str(file)!r} is the database itself, or a part of it. Name another file.")
     if not file.exists():
         return
-    if database.store.is_in(file):
-        raise BackupFailed(f"{str(file)!r} is the database itself. Name another file.")
     if not file.is_file():
         raise BackupFailed(f"{str(file)!r} is no file. Name one.")
     if not overwrite:

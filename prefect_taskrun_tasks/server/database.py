@@ -65,14 +65,17 @@ class Database:
 
     def _upgrade(self, must_exist: bool) -> None:
         with self.store.reading(math.inf) as connection:
+            is_empty = migrations.is_empty(connection, self.store.name, self.store.is_ours(connection))
+            if is_empty and must_exist:
+                raise DatabaseUnusable(f"There is no backend's data in the database {self.store.name}.")
+        # what is refused stays as it is
+        self.store.prepare()
+        with self.store.reading(math.inf) as connection:
             # no writer is waited for where there is nothing to be done
             if migrations.version(connection) == migrations.NEWEST:
                 return
         with self.store.writing() as connection:
-            is_empty = migrations.upgrade(connection, self.store.name, self.store.is_ours(connection))
-            if is_empty and must_exist:
-                raise DatabaseUnusable(f"There is no backend's data in the database {self.store.name}.")
-            if is_empty:
+            if migrations.upgrade(connection, self.store.name, self.store.is_ours(connection)):
                 tenant = {"id": tables.new_id(), "name": "default", "slug": "default", "created": now()}
                 connection.execute(tables.tenant.insert().values(tenant))
 

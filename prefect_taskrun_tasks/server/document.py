@@ -30,6 +30,9 @@ from .limits import Limits
 #: views write, will not, and takes some hundred times as much memory.
 LONGEST_KEPT = 5_000
 
+#: Errors of one document, or of its variables, that are looked for; each quotes what it is about, however long that is
+MOST_ERRORS = 5
+
 
 class InvalidDocument(Exception):
     """The document cannot be parsed, does not fit the schema, or lacks a variable."""
@@ -76,7 +79,7 @@ def _checked(schema: GraphQLSchema, text: str, limits: Limits) -> DocumentNode:
         raise InvalidDocument([error]) from error
     # before it is validated, which for many fields takes long
     _measure(document, limits)
-    errors = validate(schema, document)
+    errors = validate(schema, document, max_errors=MOST_ERRORS)
     if errors:
         raise InvalidDocument(errors)
     return document
@@ -133,7 +136,7 @@ def read(
     if operation.operation is OperationType.SUBSCRIPTION:
         raise InvalidDocument([GraphQLError("Subscriptions are not served.")])
 
-    values: Any = get_variable_values(schema, operation.variable_definitions or (), variables)
+    values: Any = get_variable_values(schema, operation.variable_definitions or (), variables, max_errors=MOST_ERRORS)
     if isinstance(values, list):
         raise InvalidDocument(values)
     is_mutation = operation.operation is OperationType.MUTATION
@@ -141,7 +144,10 @@ def read(
     assert root is not None
     fragments = {n.name.value: n for n in document.definitions if isinstance(n, FragmentDefinitionNode)}
     reader = _Reader(fragments, values, variables)
-    introspects = any(node.name.value in ("__schema", "__type") for node in reader.nodes(operation.selection_set))
+    asked = {node.name.value for node in reader.nodes(operation.selection_set)}
+    introspects = bool(asked & {"__schema", "__type"})
+    if introspects and asked - {"__schema", "__type", "__typename"}:
+        raise InvalidDocument([GraphQLError("Ask for the schema (__schema, __type) in a request of its own.")])
     selections = [] if introspects else reader.selections(root, [operation.selection_set])
     return Operation(is_mutation, root, selections, introspects)
 

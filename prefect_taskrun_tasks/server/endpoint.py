@@ -47,6 +47,7 @@ class Endpoint:
         api: what answers them.
         readers: threads for queries.
         writer: the thread for mutations.
+        outside: threads for what waits for somebody outside.
         news: when to look again for who waits for an answer.
         limits: how large a request may be.
         key: what callers must know, if anything.
@@ -59,6 +60,7 @@ class Endpoint:
         api: Api,
         readers: Executor,
         writer: Executor,
+        outside: Executor,
         news: News,
         limits: Limits,
         key: Optional[ApiKey],
@@ -68,6 +70,7 @@ class Endpoint:
         self._api = api
         self._readers = readers
         self._writer = writer
+        self._outside = outside
         self._news = news
         self._limits = limits
         self._key = key
@@ -104,7 +107,8 @@ class Endpoint:
         # a query that only looks like a mutation is answered all the same
         kind = "mutation" if b"mutation" in body else "query"
         # one that waits for somebody outside holds no other up
-        workers = self._writer if kind == "mutation" and b"test_cloud_hook" not in body else self._readers
+        is_outside = b"test_cloud_hook" in body
+        workers = self._outside if is_outside else self._writer if kind == "mutation" else self._readers
         loop = asyncio.get_running_loop()
 
         async def ask() -> Tuple[int, Any]:

@@ -1,6 +1,7 @@
 """Tells those outside what cloud hooks are for: by HTTP, each in the form that it expects."""
 
 import logging
+import math
 import queue
 import threading
 import time
@@ -17,8 +18,10 @@ logger = logging.getLogger(__name__)
 #: Seconds for each answer from outside
 TIMEOUT = 2.0
 
-#: Seconds for all that is still to be told when the backend stops
+#: Seconds for all that is still to be told when the backend stops, and for all that one request tries out
 GRACE = 5.0
+
+TOO_LATE = f"A request has {GRACE:g} seconds to try cloud hooks out. Try fewer at a time."
 
 #: Calls that may wait; with somebody outside who does not answer, more would only come later and later
 LONGEST_QUEUE = 1000
@@ -86,15 +89,16 @@ FORMS: Dict[str, Callable[[Row, Event, str], Iterator[Post]]] = {
 }
 
 
-def make(call: Call, url: str) -> None:
+def make(call: Call, url: str, until: float = math.inf) -> None:
     """Makes one call.
 
     Args:
         call: who is to be told what.
         url: of this backend, for a link to its page.
+        until: the reading of `time.monotonic` from which on nothing more is sent.
 
     Raises:
-        requests.RequestException: nobody answered in time, or somebody did not want to be told.
+        requests.RequestException: nobody answered in time, it was too late, or somebody did not want to be told.
     """
     # only here: a backend without hooks does without it
     import requests
@@ -102,6 +106,8 @@ def make(call: Call, url: str) -> None:
     event = call.event
     link = f"{url}/{event['tenant']['slug']}/flow-run/{event['flow_run']['id']}"
     for post in FORMS[call.hook["type"]](call.hook["config"], event, link):
+        if time.monotonic() > until:
+            raise requests.Timeout(TOO_LATE)
         # the answer is not read, so that it cannot be endless
         with requests.post(post.url, timeout=TIMEOUT, stream=True, allow_redirects=False, **post.content) as answer:
             # a redirect too: it would be followed without what was to be told
@@ -109,15 +115,24 @@ def make(call: Call, url: str) -> None:
                 raise requests.HTTPError(f"The answer was {answer.status_code} {answer.reason}")
 
 
-def test_cloud_hook(database: Database, url: str, **input: Any) -> Row:
-    """Tries a hook out, with no transaction open while it waits for an answer."""
+def test_cloud_hook(database: Database, url: str, begun: float, **input: Any) -> Row:
+    """Tries a hook out, with no transaction open while it waits for an answer.
+
+    Args:
+        database: where it is.
+        url: of this backend.
+        begun: when the request was that asks for it, and perhaps for more, by `time.monotonic`.
+        input: what is to be tried out.
+    """
     import requests
 
     try:
+        if time.monotonic() > begun + GRACE:
+            raise Refused(TOO_LATE)
         with database.write() as tx:
             calls = cloud_hooks.trial(tx, **input)
         for call in calls:
-            make(call, url)
+            make(call, url, begun + GRACE)
     except (Refused, requests.RequestException, UnicodeError) as error:
         return {"success": False, "error": str(error)}
     return {"success": True}

@@ -113,10 +113,19 @@ class Backend:
         # writing goes one by one anyway; with threads of its own, reading never waits for it
         self._readers = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="read")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="write")
+        self._outside = ThreadPoolExecutor(2, thread_name_prefix="outside")
         api = Api(self._database, self.url, limits)
         self._requests = metrics.Requests()
         self._endpoint = Endpoint(
-            api, self._readers, self._writer, self._news, limits, api_key, self._is_stopping, self._requests
+            api,
+            self._readers,
+            self._writer,
+            self._outside,
+            self._news,
+            limits,
+            api_key,
+            self._is_stopping,
+            self._requests,
         )
         config = uvicorn.Config(
             self.app(),
@@ -142,6 +151,7 @@ class Backend:
             yield
             self._services.stop()
             self._poker.stop()
+            self._outside.shutdown()
             self._readers.shutdown()
             self._writer.shutdown()
             self._teller.stop()

@@ -18,5 +18,6 @@ class Limits:
     #: Rows in the answer to one field, those of relationships included. Prefect's client asks for all task runs of a
     #: flow run at once.
     rows: int = 250_000
-    #: Seconds in which the queries of a request read. Prefect's client waits for 15, and then sends them again.
+    #: Seconds in which the queries of a request read, and its mutations begin. Prefect's client waits for 15, and then
+    #: sends them again.
     seconds: float = 30.0

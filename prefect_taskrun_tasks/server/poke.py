@@ -3,6 +3,7 @@
 import logging
 import threading
 import urllib.request
+from http.client import HTTPException
 from typing import Iterable
 
 logger = logging.getLogger(__name__)
@@ -46,5 +47,5 @@ class Poker:
             for url in self._urls:
                 try:
                     self._opener.open(url, timeout=TIMEOUT).close()
-                except OSError as error:
+                except (OSError, ValueError, HTTPException) as error:
                     logger.debug("The agent at %s could not be poked: %s", url, error)

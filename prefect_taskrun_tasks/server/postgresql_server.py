@@ -109,6 +109,9 @@ class PostgresqlServer:
             ) from error
         event.listen(self.engine, "before_cursor_execute", _on_execute)
 
+    def prepare(self) -> None:
+        """Does nothing: a server needs no preparation."""
+
     def is_ours(self, connection: Connection) -> bool:
         return False
 

@@ -44,6 +44,9 @@ Measured = Dict[Keys, Any]
 #: Keys in one ``IN (...)``; SQLite takes 32,766 parameters in a statement
 KEYS = 10_000
 
+#: Characters of a pattern. A text is searched for it in one go, which no limit of time ends.
+LONGEST_PATTERN = 500
+
 
 class Relationship(NamedTuple):
     """How rows of one table find rows of another: `local` here equals `remote` there."""
@@ -78,6 +81,8 @@ def _by_order(compare: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
 
 
 def _ilike(column: Any, pattern: str) -> Any:
+    if len(pattern) > LONGEST_PATTERN:
+        raise Refused(f"The pattern of _ilike has at most {LONGEST_PATTERN} characters, not {len(pattern)}.")
     if re.search(r"(?<!\\)(\\\\)*\\$", pattern):
         # an escape with nothing behind it: PostgreSQL refuses it
         return false()

@@ -38,7 +38,6 @@ LIMITS = (
     "Expression tree is too large",
     "parser stack overflow",
     "too many",
-    "LIKE or GLOB pattern too complex",
     "string or blob too big",
 )
 
@@ -91,6 +90,12 @@ class SqliteFile:
         event.listen(self.engine, "connect", _on_connect)
         event.listen(self.engine, "begin", _on_begin)
         event.listen(self.engine, "before_cursor_execute", _on_execute)
+
+    def prepare(self) -> None:
+        """Lets the file, which is ours or about to be, be read while it is written, and given back in parts."""
+        event.listen(self.engine, "connect", _on_connect_to_ours)
+        # those that are open were opened when it was not known whose it is
+        self.engine.dispose()
 
     def is_ours(self, connection: Connection) -> bool:
         """Whether a version of this package made it that knew nothing of Alembic."""
@@ -226,24 +231,31 @@ class SqliteFile:
             reading.execute("ROLLBACK")
 
     def is_in(self, file: Path) -> bool:
-        """Whether it is this file, by whatever name."""
-        return os.path.samefile(file, self.path)
+        """Whether it is this file, or one that belongs to it, by whatever name; some are there only at times."""
+        belonging = {self.path + end for end in ("-journal", "-lock", "-shm", "-wal")}
+        return os.path.realpath(file) in belonging or (file.exists() and os.path.samefile(file, self.path))
 
     def reserve(self) -> None:
         """Keeps other backends away from the file, until this one is closed or its process ends, however it ends.
 
         Raises:
-            DatabaseUnusable: another backend has it.
+            DatabaseUnusable: another backend has it, or it cannot be known whether one has.
         """
         # not the database file itself: closing it here would drop the locks that SQLite holds on it
-        lock = open(f"{self.path}-lock", "a")  # noqa: SIM115 - open for as long as it is locked
+        try:
+            lock = open(f"{self.path}-lock", "a")  # noqa: SIM115 - open for as long as it is locked
+        except OSError as error:
+            raise DatabaseUnusable(f"The database {self.name} cannot be reserved: {error}.") from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             lock.close()
             raise DatabaseUnusable(
                 f"The database {self.name} is in use by another backend. Stop that one, or name another file."
             ) from error
+        except OSError as error:
+            lock.close()
+            raise DatabaseUnusable(f"The database {self.name} cannot be reserved: {error}.") from error
         self._lock = lock
 
     def announce(self, connection: Connection, queued: bool, news: bool) -> None:
@@ -268,16 +280,17 @@ def _on_connect(connection: sqlite3.Connection, record: Any) -> None:
     connection.isolation_level = None
     # SQLite's own knows only the letters of English, and a search without regard to case is made of it
     connection.create_function("lower", 1, lambda text: text if text is None else str(text).lower(), deterministic=True)
-    cursor = connection.cursor()
-    cursor.execute(f"PRAGMA busy_timeout = {PATIENCE * 1000:.0f}")
-    if cursor.execute("PRAGMA page_count").fetchone() == (0,):
-        # before the next line, which makes the file; later it would wait for writers, and take effect only by `VACUUM`
-        cursor.execute("PRAGMA auto_vacuum = INCREMENTAL")
-    cursor.execute("PRAGMA journal_mode = WAL")
+    connection.execute(f"PRAGMA busy_timeout = {PATIENCE * 1000:.0f}")
     # with WAL, NORMAL keeps every stored transaction when the process is killed
-    cursor.execute("PRAGMA synchronous = NORMAL")
-    cursor.execute("PRAGMA foreign_keys = ON")
-    cursor.close()
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _on_connect_to_ours(connection: sqlite3.Connection, record: Any) -> None:
+    if connection.execute("PRAGMA page_count").fetchone() == (0,):
+        # before the next line, which makes the file; later it would wait for writers, and take effect only by `VACUUM`
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    connection.execute("PRAGMA journal_mode = WAL")
 
 
 def _on_begin(connection: Connection) -> None:

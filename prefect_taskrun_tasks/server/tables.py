@@ -55,8 +55,8 @@ class Words(Characters):
         return None if value is None else value.encode("utf-8", "replace").decode()
 
 
-class Uuid(Characters):
-    """A UUID as its lower-case hyphenated text."""
+class Uuid(Words):
+    """A UUID as its lower-case hyphenated text; what is looked for among them may be any."""
 
     cache_ok = True
 

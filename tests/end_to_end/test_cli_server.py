@@ -238,6 +238,19 @@ def test_a_cors_origin_that_no_browser_would_send_is_refused(origin: str) -> Non
     assert (process.returncode, "--cors-origin" in process.stderr) == (2, True)
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1:8081", "nonsense", "http://127.0.0.1:port", "http://", "ftp://a:1"])
+def test_an_agent_address_that_is_none_is_refused(address: str) -> None:
+    process = ended("prefect-taskrun", "server", "start", "--agent-address", address)
+    assert (process.returncode, "not an agent's address" in process.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("option", ["--query-timeout", "--scheduler-interval"])
+@pytest.mark.parametrize("seconds", ["nan", "inf", "0", "1e300", "soon"])
+def test_seconds_that_nobody_can_wait_are_refused(option: str, seconds: str) -> None:
+    process = ended("prefect-taskrun", "server", "start", option, seconds)
+    assert (process.returncode, option in process.stderr) == (2, True)
+
+
 def test_limits_can_be_given(tmp_path: Path) -> None:
     options = ("--port", "0", "--max-body", "10000", "--max-depth", "2", "--max-fields", "3", "--max-rows", "1")
     with _serving(tmp_path / "prefect.db", *options, "--query-timeout", "5") as server:

@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple
@@ -199,6 +200,42 @@ def test_others_write_while_a_hook_is_tried_out(
     assert trial.is_alive()
     listener.released.set()
     trial.join(30)
+
+
+def test_who_does_not_answer_when_hooks_are_tried_out_keeps_nobody_from_reading(
+    tmp_path: Path, listener: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hooks, "GRACE", 0.5)
+    monkeypatch.setattr(hooks, "TIMEOUT", None)
+    listener.status = 0
+    trials = " ".join(f"a{number}: test_cloud_hook(input: $input) {{ success error }}" for number in range(100))
+    answers: List[Any] = []
+    with Backend(f"sqlite:///{tmp_path / 'prefect.db'}", port=0) as backend:
+
+        def post(query: str, **variables: Any) -> Any:
+            body = {"query": query, "variables": variables}
+            return requests.post(backend.url, json=body, timeout=60).json()["data"]
+
+        query = "mutation($input: create_cloud_hook_input!) { create_cloud_hook(input: $input) { id } }"
+        [tenant] = post("{ tenant { id } }")["tenant"]
+        given = {"type": "WEBHOOK", "states": ["RUNNING"], "config": {"url": listener.url}, "tenant_id": tenant["id"]}
+        input = {"cloud_hook_id": post(query, input=given)["create_cloud_hook"]["id"]}
+
+        def try_out() -> None:
+            answers.append(post(f"mutation($input: test_cloud_hook_input!) {{ {trials} }}", input=input))
+
+        # more than there are threads
+        begun = time.monotonic()
+        trying = [threading.Thread(target=try_out, daemon=True) for _ in range(12)]
+        for thread in trying:
+            thread.start()
+        eventually(lambda: listener.told)
+        assert post("{ hello }") == {"hello": "👋"}
+        assert answers == []
+        eventually(lambda: time.monotonic() > begun + hooks.GRACE)
+        listener.released.set()
+        eventually(lambda: len(answers) == len(trying))
+    assert answers[0]["a99"] == {"success": False, "error": hooks.TOO_LATE}
 
 
 def test_what_is_to_be_told_is_told_before_the_backend_stops(

@@ -281,7 +281,9 @@ def test_an_agent_is_told_of_a_new_flow_run(tmp_path: Any) -> None:
 
         listener = threading.Thread(target=listen, daemon=True)
         listener.start()
-        with Backend(f"sqlite:///{tmp_path / 'poked.db'}", port=0, agent_addresses=[address]) as backend:
+        # others do not keep this one from being told
+        wrong = ["nonsense", "http://127.0.0.1:port"]
+        with Backend(f"sqlite:///{tmp_path / 'poked.db'}", port=0, agent_addresses=[*wrong, address]) as backend:
 
             def post(body: Dict[str, Any]) -> Any:
                 return requests.post(backend.url, json=body, timeout=20).json()["data"]

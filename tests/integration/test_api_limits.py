@@ -74,6 +74,39 @@ def test_a_document_that_is_too_long_is_refused_with_the_limit(api: Caller) -> N
     assert "100 characters, not 109" in answer["errors"][0]["message"]
 
 
+@pytest.mark.parametrize(
+    ("query", "variables"),
+    [
+        (f"{{ tenant(where: {{{' '.join(f'no{number}: 1' for number in range(2000))}}}) {{ id }} }}", {}),
+        (
+            "query($where: tenant_bool_exp) { tenant(where: $where) { id } }",
+            {"where": {f"no{number}": 1 for number in range(2000)}},
+        ),
+    ],
+    ids=["written", "variables"],
+)
+def test_not_all_errors_of_a_request_are_looked_for(api: Caller, query: str, variables: Any) -> None:
+    """Each quotes the whole."""
+    status, answer = api.post(query, variables)
+    assert status == 400
+    assert "'no0'" in answer["errors"][0]["message"]
+    # the last says that there may be more
+    assert len(answer["errors"]) == document.MOST_ERRORS + 1
+
+
+def test_a_pattern_that_is_too_long_is_refused_with_the_limit(api: Caller) -> None:
+    """SQLite compares for as long as it takes, whatever time there is."""
+    query = "query($pattern: String) { project(where: {description: {_ilike: $pattern}}) { id } }"
+    assert api.ask(query, pattern="a" * 500) == {"project": []}
+    assert "500 characters, not 501" in api.error(query, pattern="a" * 501)
+
+
+def test_mutations_that_come_after_the_time_of_a_request_are_not_carried_out(api: Caller) -> None:
+    late = limited(api, seconds=0.0)
+    assert "was not carried out" in late.refused("create_project", tenant_id=api.tenant_id(), name="late")
+    assert api.count("project") == 0
+
+
 def test_tools_may_ask_for_the_whole_schema(api: Caller) -> None:
     assert api.ask(graphql.get_introspection_query(descriptions=False))["__schema"]["types"]
 

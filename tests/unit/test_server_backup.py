@@ -112,7 +112,10 @@ def test_the_database_itself_is_never_overwritten(database: Database, tmp_path: 
     create(database, "kept")
     link = tmp_path / "link.db"
     link.symlink_to(database.store.path)
-    for file in (Path(database.store.path), link):
+    parts = [Path(f"{database.store.path}-{end}") for end in ("journal", "lock", "shm", "wal")]
+    through_a_link = tmp_path / "link" / "prefect.db-wal"
+    through_a_link.parent.symlink_to(tmp_path)
+    for file in (Path(database.store.path), link, *parts, through_a_link):
         with pytest.raises(BackupFailed, match="the database itself"):
             backup(database, file, overwrite=True)
     assert projects(Path(database.store.path)) == ["kept"]

@@ -231,7 +231,6 @@ def test_several_databases_can_be_made_at_once(tmp_path: Path) -> None:
 
 def test_a_database_in_which_nothing_is_yet_is_not_made_where_one_must_exist(empty_url: str, file: Path) -> None:
     if empty_url.startswith("sqlite"):
-        sqlite3.connect(file).close()
         file.touch()
     with pytest.raises(DatabaseUnusable, match="There is no backend's data"):
         Database(empty_url, must_exist=True)

@@ -2,7 +2,7 @@
 
 import os
 import sqlite3
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Callable, Iterator
 
@@ -37,6 +37,30 @@ def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) ->
     with pytest.raises(DatabaseUnusable, match=r"notes\.txt"):
         Database(f"sqlite:///{file}")
     assert file.read_bytes() == before
+
+
+def test_the_database_of_another_program_is_left_as_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "other.db"
+    with closing(sqlite3.connect(file)) as other:
+        other.execute("CREATE TABLE other (title)")
+    before = file.read_bytes()
+    with pytest.raises(DatabaseUnusable, match="another program"):
+        Database(f"sqlite:///{file}")
+    assert (file.read_bytes(), os.listdir(tmp_path)) == (before, ["other.db"])
+
+
+def test_a_file_in_which_nothing_is_yet_is_left_as_it_is_where_one_must_exist(tmp_path: Path) -> None:
+    file = tmp_path / "empty.db"
+    file.touch()
+    with pytest.raises(DatabaseUnusable, match="no backend's data"):
+        Database(f"sqlite:///{file}", must_exist=True)
+    assert file.read_bytes() == b""
+
+
+def test_a_file_that_cannot_be_reserved_says_why(database: Database) -> None:
+    os.mkdir(f"{database.store.path}-lock")
+    with pytest.raises(DatabaseUnusable, match=r"cannot be reserved: .*directory"):
+        database.reserve()
 
 
 @pytest.mark.parametrize("length", [50, 4096, 20_000])

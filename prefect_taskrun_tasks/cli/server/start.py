@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import shlex
+from math import isnan
 from pathlib import Path
 from typing import Any, Dict, Optional, Tuple
 
@@ -17,7 +18,23 @@ from .extra import needs_server_extra
 KEY_VARIABLE = "PREFECT_TASKRUN_API_KEY"
 
 
-SECONDS = click.FloatRange(0, min_open=True)
+#: More than 23 days; threads, and databases, can wait for so long
+LONGEST = 2_000_000
+
+
+class Seconds(click.FloatRange):
+    """How long something takes, or comes after something else."""
+
+    def __init__(self) -> None:
+        super().__init__(0, LONGEST, min_open=True)
+
+    def convert(self, value: Any, option: Optional[click.Parameter], context: Optional[click.Context]) -> Any:
+        seconds = super().convert(value, option, context)
+        # what is no number is neither too small nor too large
+        return self.fail(f"{value!r} is no number of seconds.", option, context) if isnan(seconds) else seconds
+
+
+SECONDS = Seconds()
 
 
 def _given(options: Dict[Any, Any]) -> Dict[Any, Any]:
@@ -33,6 +50,13 @@ def _origins(context: click.Context, option: click.Parameter, urls: Tuple[str, .
                 f"{url!r} is not a site's address, such as https://runs.example or http://host:8080."
             )
     return tuple(url.rstrip("/").lower() for url in urls)
+
+
+def _addresses(context: click.Context, option: click.Parameter, urls: Tuple[str, ...]) -> Tuple[str, ...]:
+    for url in urls:
+        if not re.fullmatch(r"https?://[^/\s:?#@]+(:\d{1,5})?/?", url):
+            raise click.BadParameter(f"{url!r} is not an agent's address, such as http://127.0.0.1:8081.")
+    return urls
 
 
 @click.command(
@@ -59,6 +83,7 @@ Examples:
     "--agent-address",
     "agent_addresses",
     multiple=True,
+    callback=_addresses,
     metavar="URL",
     help="Address of an agent to tell when a flow run is ready. May be given several times.",
 )
@@ -88,7 +113,7 @@ Examples:
     "--query-timeout",
     "seconds",
     type=SECONDS,
-    help="Seconds in which the queries of a request read. Default: 30.",
+    help="Seconds in which the queries of a request read, and its mutations begin. Default: 30.",
 )
 @click.option("--scheduler-interval", type=SECONDS, help="Seconds between looks at schedules. Default: 150.")
 @click.option("--zombie-killer-interval", type=SECONDS, help="Seconds between looks for dead tasks. Default: 120.")

@@ -33,13 +33,29 @@ def version(connection: Connection) -> Optional[str]:
     return connection.scalar(select(column("version_num", String)).select_from(table(VERSION_TABLE)))
 
 
-def upgrade(connection: Connection, name: str, is_first: bool) -> bool:
-    """Brings a database to the newest version, in the transaction that is open. Whether it was empty.
+def is_empty(connection: Connection, name: str, is_first: bool) -> bool:
+    """Whether there is nothing in a database yet.
 
     Args:
         connection: to the database.
         name: of the database, for messages.
         is_first: it has no version and is one of ours all the same.
+
+    Raises:
+        DatabaseUnusable: it belongs to another program.
+    """
+    if is_first or version(connection) is not None:
+        return False
+    if inspect(connection).get_table_names():
+        raise DatabaseUnusable(f"The database {name} belongs to another program. Name another one.")
+    return True
+
+
+def upgrade(connection: Connection, name: str, is_first: bool) -> bool:
+    """Brings a database to the newest version, in the transaction that is open. Whether it was empty.
+
+    Args:
+        connection, name, is_first: see `is_empty`.
 
     Raises:
         DatabaseUnusable: it belongs to another program, was written by a newer version of this package, or what it says
@@ -48,9 +64,7 @@ def upgrade(connection: Connection, name: str, is_first: bool) -> bool:
     found = version(connection)
     if found == NEWEST:
         return False
-    if found is None and not is_first and inspect(connection).get_table_names():
-        raise DatabaseUnusable(f"The database {name} belongs to another program. Name another one.")
-
+    was_empty = is_empty(connection, name, is_first)
     with _alembic:
         from alembic import command
         from alembic.config import Config
@@ -71,4 +85,4 @@ def upgrade(connection: Connection, name: str, is_first: bool) -> bool:
             command.upgrade(config, "head")
         except CommandError as error:
             raise DatabaseUnusable(f"The database {name} cannot be upgraded: {error}.") from error
-    return found is None and not is_first
+    return was_empty
