@@ -471,7 +471,13 @@ def write_logs(logs: List[Row]) -> None:
     """
     client = _Client()
     with _reaching(client, "writing logs"):
-        client.write_run_logs(logs)
+        try:
+            client.write_run_logs(logs)
+        except ClientError:
+            raise
+        except ValueError as error:
+            # what prefect.Client makes of an answer that it was not done
+            raise ClientError(str(error)) from error
 
 
 def cancel_flow_run(flow_run_id: str) -> bool:

@@ -5,15 +5,17 @@ from typing import Any, Callable, Optional
 
 import pendulum
 import prefect
+from prefect import Task
 from prefect.engine.signals import PrefectStateSignal
 from prefect.engine.state import Scheduled
 from prefect.exceptions import ClientError
+from prefect.utilities.graphql import EnumValue, with_args
 from prefect.utilities.logging import get_logger
 
 from .. import api
 from ..errors import InvalidArgument, TaskRunError, WaitTimeout
 from ..views import FlowRunView
-from ..views.deferral import Deferral
+from ..views.deferral import Deferral, at_work
 from ..views.history import instant
 from ..waiting import Deadline, Timeout
 from . import losses
@@ -48,7 +50,9 @@ class Deferring:
     """The wait of the current task run, which may go through several processes.
 
     Args:
-        deferrable: whether it may be deferred; None for Prefect's config, and False if that does not say.
+        task: which waits; perhaps it is called by the current task, which then begins anew in each process.
+        deferrable: whether it may be deferred; None for Prefect's config, and False if that does not say, or if `task`
+            is not the current one.
         defer_after: seconds for which it holds its process first; None for Prefect's config, and 30 if that does not.
         max_duration: how long it lasts at most, in all processes together.
         timeout: the same, and instead of it.
@@ -61,6 +65,7 @@ class Deferring:
 
     def __init__(
         self,
+        task: Task,
         deferrable: Optional[bool],
         defer_after: Optional[float],
         max_duration: Optional[timedelta],
@@ -69,9 +74,13 @@ class Deferring:
         self._defer_after = float(_setting("defer_after", DEFER_AFTER) if defer_after is None else defer_after)
         if not self._defer_after >= 0:
             raise InvalidArgument(f"defer_after is a number of seconds, and not {defer_after!r}.")
-        self._is_deferrable = bool(_setting("deferrable", False) if deferrable is None else deferrable)
+        if deferrable is None:
+            deferrable = prefect.context.get("task_name") == task.name and bool(_setting("deferrable", False))
         # only a backend's task run can be started again; Prefect's runner for those alone knows its version
-        self._is_deferrable = self._is_deferrable and prefect.context.get("task_run_version") is not None
+        self._is_deferrable = deferrable and prefect.context.get("task_run_version") is not None
+        # its time would begin anew, a loop too, and who has let it run would be asked again
+        kept_here = task.timeout or prefect.context.get("task_loop_count") or prefect.context.get("resume")
+        self._is_deferrable = self._is_deferrable and not kept_here
         earlier = _earlier() if self._is_deferrable else None
         self._is_resumed = earlier is not None
         self._since = instant(earlier.since) if earlier else pendulum.now("utc")
@@ -111,10 +120,14 @@ class Deferring:
                     # which holds the process as well
                     return
                 reason = _refusal()
-                [awaited] = api.find("flow_run", {"id": {"_eq": flow_run_id}}, fields="id name")
+                found = api.find("flow_run", {"id": {"_eq": flow_run_id}}, fields="id name")
         except (TaskRunError, ClientError):
             # the Prefect API is away, and would not store that either
             return
+        if not found:
+            # the next look says so
+            return
+        [awaited] = found
         if reason:
             self._is_deferrable = False
             get_logger(__name__).warning(
@@ -146,13 +159,17 @@ def _setting(name: str, default: Any) -> Any:
 
 def _earlier() -> Optional[Deferral]:
     """How this attempt of the current task run was deferred the last time, if it was."""
+    fields = with_args(
+        "states",
+        {
+            "where": {"state": {"_nin": [*_UNDER_WAY, "Pending"]}},
+            "order_by": {"timestamp": EnumValue("desc")},
+            "limit": 1,
+        },
+    )
     where = {"id": {"_eq": prefect.context.get("task_run_id")}}
-    [row] = api.find("task_run", where, fields="states { timestamp serialized_state }")
-    for state in sorted(row["states"], key=lambda it: str(it["timestamp"]), reverse=True):
-        kind = (state["serialized_state"] or {}).get("type")
-        if kind not in (*_UNDER_WAY, "Pending"):
-            return Deferral.of(state["serialized_state"])
-    return None
+    [row] = api.find("task_run", where, fields=f"{fields} {{ serialized_state }}")
+    return next((Deferral.of(state["serialized_state"]) for state in row["states"]), None)
 
 
 def _is_busy() -> bool:
@@ -161,7 +178,7 @@ def _is_busy() -> bool:
     A flow run that is begun again while a process is at work on it has two, none of which runs what needs both.
     """
     flow_run_id, task_run_id = prefect.context.get("flow_run_id"), prefect.context.get("task_run_id")
-    where = {"flow_run_id": {"_eq": flow_run_id}, "state": {"_in": _UNDER_WAY}, "id": {"_neq": task_run_id}}
+    where = {"flow_run_id": {"_eq": flow_run_id}, "id": {"_neq": task_run_id}, **at_work(_UNDER_WAY)}
     # before that is looked for: of two that become ready at once, one at least sees the other
     ready = {"flow_run_id": flow_run_id, "task_run_id": task_run_id, "name": LOGGER, "level": "DEBUG", "message": READY}
     api.write_logs([ready])

@@ -3,9 +3,12 @@
 from collections import defaultdict
 from typing import Any, Dict, Iterable, List, Mapping, Optional, Set, Tuple
 
-import prefect
+from prefect import Flow, Task
+from prefect.core import Edge
+from prefect.engine import get_default_executor_class
 from prefect.engine.result import Result
 from prefect.engine.state import Finished
+from prefect.executors import Executor, LocalDaskExecutor, LocalExecutor
 from prefect.tasks.core.resource_manager import (
     ResourceCleanupTask,
     ResourceSetupTask,
@@ -48,34 +51,25 @@ def without_process(flow_run_id: str, task_slug: str, is_mapped: bool) -> Option
     Raises:
         BackendUnreachable: the Prefect API does not answer.
     """
-    edges = _all_rows(
-        "edge", {"flow": {"flow_runs": {"id": {"_eq": flow_run_id}}}}, "upstream_task { slug } downstream_task { slug }"
-    )
-    pairs = [(edge["upstream_task"]["slug"], edge["downstream_task"]["slug"]) for edge in edges]
-    later = _reached(task_slug, pairs)
-    before = {up for up, down in pairs if down in later and (is_mapped or up not in later)}
-    where = {
-        "flow_run_id": {"_eq": flow_run_id},
-        "task": {"slug": {"_in": sorted(before)}},
-        "state": {"_nin": ["Mapped", "Skipped"]},
-    }
-    rows = _all_rows("task_run", where, "task { slug } map_index state serialized_state")
-    doubtful = [row for row in rows if not _is_kept(row)]
-    if not doubtful:
-        return None
+    view = FlowView.of_flow_run(flow_run_id)
     try:
-        flow = FlowView.of_flow_run(flow_run_id).get_flow()
+        # of two edges between the same tasks the Prefect API has only one, and of none whether it flattens
+        flow = view.get_flow()
     except Exception as error:
         # the user's code, or their storage
-        return (
-            f"whether another process could read what {_name(doubtful[0])} returns is not known, as the flow could not "
-            f"be loaded: {error!r}."
-        )
-    return _lost(doubtful, flow, _used_later(flow, task_slug, is_mapped))
-
-
-def _all_rows(table: str, where: api.Where, fields: str) -> List[api.Row]:
-    return [row for page in api.pages(table, where, fields=f"id {fields}") for row in page]
+        return f"what another process would need of this one is not known, as the flow could not be loaded: {error!r}."
+    ahead = _reached(task_slug, (edge for edge in flow.edges if edge.mapped), flow) if is_mapped else set()
+    handed_over = _handed_over(flow, task_slug, ahead)
+    misread = _misread(flow, handed_over, ahead)
+    if misread:
+        return misread
+    where = {
+        "flow_run_id": {"_eq": flow_run_id},
+        "task": {"slug": {"_in": sorted({flow.slugs[edge.upstream_task] for edge in handed_over})}},
+        "state": {"_nin": ["Mapped", "Skipped"]},
+    }
+    pages = api.pages("task_run", where, fields="id task { slug } map_index state serialized_state")
+    return _lost([row for page in pages for row in page if not _is_kept(row)], flow, handed_over)
 
 
 def _is_kept(task_run: api.Row) -> bool:
@@ -84,30 +78,61 @@ def _is_kept(task_run: api.Row) -> bool:
     return task_run["state"] in _SUCCESSFUL and result.get("location") is not None
 
 
-def _used_later(flow: "prefect.Flow", task_slug: str, is_mapped: bool) -> Dict[str, bool]:
-    """The slugs of tasks whose results are used after a wait, but are there before; and whether what they raise is too.
+def _handed_over(flow: Flow, task_slug: str, ahead: Set[str]) -> List[Edge]:
+    """The edges by which tasks after a wait are given what tasks return that may have finished before it is over.
 
     Args:
-        flow: itself: of two edges between the same tasks the Prefect API has only one.
-        task_slug: of the task that waits.
-        is_mapped: whether it is one of several of that task, of which others may be further.
+        flow: which has them.
+        task_slug: of the task that waits, which is one of those after it.
+        ahead: slugs of those of which other children may be further, if it is mapped: its own, and what goes on from it
+            child by child.
     """
-    edges = [(flow.slugs[edge.upstream_task], flow.slugs[edge.downstream_task], edge) for edge in flow.edges]
-    later = _reached(task_slug, ((up, down) for up, down, _ in edges))
-    ahead = _reached(task_slug, ((up, down) for up, down, edge in edges if edge.mapped)) if is_mapped else set()
-    used: Dict[str, bool] = {}
-    for up, down, edge in edges:
+    later = _reached(task_slug, flow.edges, flow)
+    only_later = later - ahead
+    found = []
+    for edge in flow.edges:
+        up, down = _ends(edge, flow)
         # a child that is mapped over another's result goes on in the same process
-        is_passed_on = edge.mapped and not edge.flattened and up in ahead
-        if (edge.key or edge.mapped) and down in later and up not in later - ahead and not is_passed_on:
-            used[up] = used.get(up, False) or edge.downstream_task.trigger not in _STRICT
-    return used
+        goes_on = edge.mapped and not edge.flattened and up in ahead
+        if (edge.key or edge.mapped) and down in later and up not in only_later and not goes_on:
+            found.append(edge)
+    return found
 
 
-def _reached(slug: str, edges: Iterable[Tuple[str, str]]) -> Set[str]:
-    """A task, and all that come after it."""
+def _misread(flow: Flow, handed_over: List[Edge], ahead: Set[str]) -> Optional[str]:
+    """What Prefect would take another value for, although it is kept: where it needs it before it has read it again.
+
+    See `prepare_upstream_states_for_mapping` and what flattens in utilities/executors.py of prefect 1.4.1. What is
+    mapped over is read by the task runner, of which other processes, but not the flow runner's own, have a copy.
+    """
+    for edge in handed_over:
+        up, down = _ends(edge, flow)
+        if edge.flattened:
+            return f"in another process, Prefect would not flatten what {up} returns for {down}."
+        # how many children there are is known of what is mapped already
+        is_new = edge.mapped and down not in ahead
+        is_list = not any(each.mapped for each in flow.edges_to(edge.upstream_task))
+        if is_new and is_list and not _shares_memory(flow.executor or get_default_executor_class()()):
+            return f"in another process, Prefect would not find what {up} returns for {down}, which is mapped over it."
+    return None
+
+
+def _shares_memory(executor: Executor) -> bool:
+    """Whether tasks run in the process of the flow run."""
+    if isinstance(executor, LocalDaskExecutor):
+        return executor.scheduler != "processes"
+    return isinstance(executor, LocalExecutor)
+
+
+def _ends(edge: Edge, flow: Flow) -> Tuple[str, str]:
+    """The slugs of the tasks that an edge leads from and to."""
+    return flow.slugs[edge.upstream_task], flow.slugs[edge.downstream_task]
+
+
+def _reached(slug: str, edges: Iterable[Edge], flow: Flow) -> Set[str]:
+    """The slug of a task, and those of all that come after it."""
     after: Dict[str, List[str]] = defaultdict(list)
-    for up, down in edges:
+    for up, down in (_ends(edge, flow) for edge in edges):
         after[up].append(down)
     found, new = {slug}, [slug]
     while new:
@@ -117,11 +142,15 @@ def _reached(slug: str, edges: Iterable[Tuple[str, str]]) -> Set[str]:
     return found
 
 
-def _lost(doubtful: List[api.Row], flow: "prefect.Flow", used: Mapping[str, bool]) -> Optional[str]:
+def _lost(doubtful: List[api.Row], flow: Flow, handed_over: List[Edge]) -> Optional[str]:
+    #: whether what a task raises is used too
+    used: Dict[str, bool] = defaultdict(bool)
+    for edge in handed_over:
+        used[flow.slugs[edge.upstream_task]] |= edge.downstream_task.trigger not in _STRICT
     tasks = {slug: task for task, slug in flow.slugs.items() if not isinstance(task, _REPEATED)}
     for row in doubtful:
         slug, state = row["task"]["slug"], row["state"]
-        if slug not in used or slug not in tasks:
+        if slug not in tasks:
             continue
         if used[slug] and state not in _SUCCESSFUL:
             return f"if {_name(row)} fails, what it raises is given to a task after the wait, and is kept nowhere."
@@ -134,7 +163,7 @@ def _lost(doubtful: List[api.Row], flow: "prefect.Flow", used: Mapping[str, bool
     return None
 
 
-def _keeps(task: "prefect.Task", flow: "prefect.Flow") -> bool:
+def _keeps(task: Task, flow: Flow) -> bool:
     """Whether Prefect keeps what a task returns: `get_task_run_state` in 1.4.1's engine/task_runner.py."""
     result: Optional[Result] = task.result or flow.result
     return task.checkpoint is not False and result is not None and type(result).write is not Result.write

@@ -99,7 +99,7 @@ class WaitForFlowRun(Task):
                 explains a failure.
         """
         check_is_not_current(flow_run_id, "wait_for_flow_run")
-        deferring = Deferring(deferrable, defer_after, max_duration, timeout)
+        deferring = Deferring(self, deferrable, defer_after, max_duration, timeout)
 
         def watch(flow_run_id: str, deadline: Deadline) -> FlowRunView:
             watch = Watch(flow_run_id, stream_states, stream_logs, deadline, after=deferring.told)

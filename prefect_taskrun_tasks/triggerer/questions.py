@@ -7,7 +7,7 @@ from prefect.engine.state import Finished
 
 from .. import api
 from ..views.arguments import STATES
-from ..views.deferral import DEFERRED
+from ..views.deferral import DEFERRED, at_work
 from .deferred import Deferred
 
 #: Waits in one answer, of which only the ids and versions are asked for; where there are more, the rest takes pages
@@ -74,7 +74,7 @@ def look(after: datetime, awaited: List[str], waiting: List[str]) -> Tuple[str, 
         "deferred": {**_WAITING, **due},
         "ended": {**among, "state": {"_in": _FINISHED}},
         "awaited": among,
-        "busy": {"flow_run_id": {"_in": waiting}, "state": {"_in": _BUSY}},
+        "busy": {"flow_run_id": {"_in": waiting}, **at_work(_BUSY)},
         "cancelling": _CANCELLING,
     }
 
@@ -97,7 +97,7 @@ def details(task_run_ids: List[str], flow_run_ids: List[str]) -> Tuple[str, api.
     return _DETAILS, {
         "deferred": {"id": {"_in": task_run_ids}, **_WAITING},
         "cancelling": {"id": {"_in": flow_run_ids}, "state": {"_eq": "Cancelling"}},
-        "busy": {"state": {"_in": _BUSY}},
+        "busy": at_work(_BUSY),
         "begun": {"state": {"_in": ["Submitted", "Running"]}},
         "left": {"message": {"_eq": LEFT}},
     }

@@ -1,12 +1,27 @@
 """What a task run waits for that waits without a process."""
 
 from dataclasses import asdict, dataclass
-from typing import Any, Dict, Mapping, Optional
+from datetime import timedelta
+from typing import Any, Dict, Mapping, Optional, Sequence
+
+import pendulum
 
 from .lineage import KEY
 
 #: Part of the serialized states of all task runs that wait so
 DEFERRED: Dict[str, Any] = {"context": {KEY: {"deferred": True}}}
+
+#: For how long a process that runs a task sleeps at most until its next attempt (`CloudTaskRunner.run` in prefect
+#: 1.4.1's engine/cloud/task_runner.py), and after which it has begun that
+LONGEST_SLEEP, AWAKE = timedelta(minutes=10), timedelta(seconds=3)
+
+
+def at_work(states: Sequence[str]) -> Dict[str, Any]:
+    """The `where` of task runs in one of some states, or asleep in a process until they are tried again."""
+    now = pendulum.now("utc")
+    soon = {"_gt": (now - AWAKE).isoformat(), "_lte": (now + LONGEST_SLEEP).isoformat()}
+    asleep = {"state": {"_eq": "Retrying"}, "state_start_time": soon}
+    return {"_or": [{"state": {"_in": list(states)}}, asleep]}
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,11 @@ from typing import Any, Iterator, Optional
 
 import pytest
 from driven import DrivenRun, NewUrl, mapped, shared_backend
-from prefect import Flow, flatten, resource_manager, task
+from prefect import Flow, flatten, resource_manager, task, unmapped
 from prefect.engine.result import Result
 from prefect.engine.results import LocalResult
 from prefect.engine.state import Failed, Pending, Retrying, Running, Scheduled, Success, TimedOut
+from prefect.executors import DaskExecutor, LocalDaskExecutor, LocalExecutor
 from prefect.tasks.secrets import PrefectSecret
 from prefect.triggers import all_finished, any_failed, not_all_skipped, some_failed
 
@@ -30,7 +31,7 @@ def wait(value: Any = None) -> Any:
 
 
 @task
-def use(value: Any) -> Any:
+def use(value: Any, other: Any = None) -> Any:
     return value
 
 
@@ -194,7 +195,7 @@ def test_what_comes_after_other_children_of_a_mapped_wait_may_be_there_before(is
     run = DrivenRun(flow).enter(Running())
     found = lost(run, is_mapped=True)
     # a child is mapped on in the process that has run it
-    assert ("what in_memory_after-1 returns" in str(found)) if is_flat else (found is None)
+    assert ("would not flatten what in_memory_after-1" in str(found)) if is_flat else (found is None)
 
 
 def test_what_is_collected_of_what_comes_after_a_mapped_wait_has_to_be_somewhere() -> None:
@@ -212,6 +213,57 @@ def test_a_flow_that_is_not_to_be_loaded_is_not_left() -> None:
         use([wait(), kept()])
     run = DrivenRun(flow).enter(Running())
     Path(flow.storage.flows[flow.name]).unlink()
-    assert "what kept-1 returns is not known" in str(lost(run))
-    run.task_returns("kept-1", "in a file")
-    assert lost(run) is None
+    assert "is not known, as the flow could not be loaded" in str(lost(run))
+
+
+@pytest.mark.parametrize("is_mapped", [True, False])
+def test_what_is_flattened_would_not_be(is_mapped: bool) -> None:
+    """Prefect flattens what it has in memory, before it reads what is kept."""
+    with Flow(f"flat-{is_mapped}", result=HERE) as flow:
+        if is_mapped:
+            use.map(flatten(kept()), unmapped(wait()))
+        else:
+            use(flatten(kept()), upstream_tasks=[wait()])
+    run = DrivenRun(flow).enter(Running())
+    run.task_returns("kept-1", [[1], [2, 3]])
+    assert "would not flatten what kept-1 returns for use-1" in str(lost(run))
+
+    with Flow(f"flat-{is_mapped}-later", result=HERE) as flow:
+        use(flatten(wait()))
+        use.map(flatten(wait()))
+    assert lost(DrivenRun(flow).enter(Running())) is None
+
+
+def test_other_children_of_a_mapped_wait_would_not_be_flattened() -> None:
+    with Flow("flat-children", result=HERE) as flow:
+        use.map(flatten(wait.map([1, 2])))
+    assert "would not flatten what wait-1 returns for use-1" in str(
+        lost(DrivenRun(flow).enter(Running()), is_mapped=True)
+    )
+
+
+@pytest.mark.parametrize(
+    ("executor", "is_lost"),
+    [
+        (None, False),
+        (LocalExecutor(), False),
+        (LocalDaskExecutor(scheduler="threads"), False),
+        (LocalDaskExecutor(scheduler="processes"), True),
+        (DaskExecutor(), True),
+    ],
+    ids=["default", "local", "threads", "processes", "dask"],
+)
+def test_a_list_that_is_mapped_over_is_not_found_from_other_processes(executor: Any, is_lost: bool) -> None:
+    """Where the task runner reads what is kept, and the flow runner counts."""
+    with Flow("listed", result=HERE, executor=executor) as flow:
+        use.map(kept(), unmapped(wait()))
+    found = lost(DrivenRun(flow).enter(Running()))
+    assert ("would not find what kept-1 returns for use-1" in str(found)) if is_lost else (found is None)
+
+    with Flow("listed-otherwise", result=HERE, executor=executor) as flow:
+        # mapped over what is mapped, over what comes after the wait, and mapped already
+        use.map(use.map([1, 2]), unmapped(wait()))
+        use.map(use(wait()))
+        wait.map(kept())
+    run = DrivenRun(flow).enter(Running())
+    assert [lost(run, "wait-1"), lost(run, "wait-2"), lost(run, "wait-3", is_mapped=True)] == [None] * 3

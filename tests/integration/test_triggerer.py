@@ -85,12 +85,12 @@ class Waiting:
         start: float = instant(self.task_run()["serialized_state"]["start_time"]).timestamp()
         return start - time.time()
 
-    def other_task_run(self, state: str) -> str:
+    def other_task_run(self, state: str, **more: Any) -> str:
         """Another task run of the flow run that waits is in a state; returns its id."""
         [run] = api.find("flow_run", {"id": {"_eq": self.id}}, fields="flow_id")
         [task] = api.find("task", {"flow_id": {"_eq": run["flow_id"]}}, fields="id")
         task_run_id: str = prefect.Client().get_task_run_info(self.id, task["id"], map_index=0).id
-        silent.task_run_enters(self.backend, task_run_id, {"type": state})
+        silent.task_run_enters(self.backend, task_run_id, {"type": state, **more})
         return task_run_id
 
 
@@ -182,9 +182,11 @@ def test_many_waits_for_one_flow_run_are_due_together(backend: Backend) -> None:
     assert all(waiting.is_due for waiting in waits)
 
 
-@pytest.mark.parametrize("state", ["Running", "Submitted"])
+@pytest.mark.parametrize("state", ["Running", "Submitted", "Retrying"])
 def test_a_flow_run_whose_process_is_at_work_is_woken_when_it_is_not(waiting: Waiting, state: str) -> None:
-    others = [waiting.other_task_run(state), Waiting(waiting.backend).other_task_run(state)]
+    # until then, a process sleeps
+    start = {"start_time": ago(-300)} if state == "Retrying" else {}
+    others = [each.other_task_run(state, **start) for each in (waiting, Waiting(waiting.backend))]
     silent.enter(waiting.backend, [waiting.child], "Success")
     watch = Triggerer()
     assert ticked(3, watch).woken == ()

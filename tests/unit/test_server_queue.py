@@ -1,6 +1,6 @@
 """Agents, and which flow runs the queue gives them."""
 
-from typing import Any, Iterator, List
+from typing import Any, Iterator, List, Optional
 
 import pytest
 import stored
@@ -63,7 +63,7 @@ def test_a_running_run_is_in_the_queue_when_a_task_run_of_it_is_due(tx: Transact
     """Contract 4.4: a task that waits longer than ten minutes outlives the process of its flow run."""
     run_id = stored.running(tx)
     task_run_id = stored.task_runs(tx, run_id)[0]["id"]
-    start = ago(-100)
+    start = ago(-700)
     stored.set_task_state(tx, task_run_id, name, start_time=start)
     assert queue(tx) == []
     assert queue(tx, before=start) == [run_id]
@@ -74,14 +74,42 @@ def test_a_running_run_is_in_the_queue_when_a_task_run_of_it_is_due(tx: Transact
 @pytest.mark.parametrize("name", ["Cancelling", "Failed", "Submitted"])
 def test_a_due_task_run_brings_back_only_a_running_flow_run(tx: Transaction, name: str) -> None:
     run_id = stored.running(tx)
-    stored.set_task_state(tx, stored.task_runs(tx, run_id)[0]["id"], "Retrying")
+    stored.set_task_state(tx, stored.task_runs(tx, run_id)[0]["id"], "Scheduled")
     stored.set_state(tx, run_id, name)
     assert queue(tx) == []
 
 
+@pytest.mark.parametrize(
+    ("name", "age", "start", "is_busy"),
+    [
+        ("Running", 9999, None, True),
+        # its process is being started, or was lost
+        ("Submitted", 0, None, True),
+        ("Submitted", agents.STARTING - 10, None, True),
+        ("Submitted", agents.STARTING + 10, None, False),
+        # asleep, or to be begun by another process
+        ("Retrying", 0, 1, True),
+        ("Retrying", 0, 590, True),
+        ("Retrying", 0, 610, False),
+        ("Retrying", 0, -10, False),
+    ],
+)
+def test_a_running_run_is_left_alone_while_its_process_is_at_work(
+    tx: Transaction, name: str, age: float, start: Optional[float], is_busy: bool
+) -> None:
+    """With a second one beside it, what is Retrying would be tried by both."""
+    run_id = stored.running(tx)
+    due, other = (row["id"] for row in stored.task_runs(tx, run_id))
+    stored.set_task_state(tx, due, "Scheduled")
+    times = {} if start is None else {"start_time": ago(-start)}
+    stored.set_task_state(tx, other, name, **times)
+    tx.update(tables.task_run, tables.task_run.c.id == other, state_timestamp=ago(age))
+    assert queue(tx) == ([] if is_busy else [run_id])
+
+
 def test_the_longest_due_comes_first_and_running_runs_last(tx: Transaction) -> None:
     resumable = stored.running(tx)
-    stored.set_task_state(tx, stored.task_runs(tx, resumable)[0]["id"], "Retrying")
+    stored.set_task_state(tx, stored.task_runs(tx, resumable)[0]["id"], "Scheduled")
     flow_id = stored.flow_id(tx, name="other")
     late, early, middle = (
         stored.flow_run_id(tx, flow_id=flow_id, scheduled_start_time=ago(age)) for age in (1, 100, 50)

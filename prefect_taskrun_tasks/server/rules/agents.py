@@ -14,6 +14,13 @@ from .states import FINISHED, SCHEDULED
 #: Flow runs in one answer of the queue
 QUEUE_LENGTH = 25
 
+#: Seconds after which a process that an agent was about to start is taken for lost
+STARTING = 600
+
+#: Seconds for which a process sleeps at most until it tries a task again, and after which it has begun that
+#: (`CloudTaskRunner.run` in prefect 1.4.1's engine/cloud/task_runner.py)
+LONGEST_SLEEP, AWAKE = 600, 3
+
 #: Seconds between two writes of an agent's `last_queried`; an agent may poll several times a second
 LAST_QUERIED_PRECISION = 1
 
@@ -107,7 +114,20 @@ def get_runs_in_queue(
         task_runs.c.state_start_time <= before,
     )
     # a second process beside one that is at work would not run what needs both
-    busy = select(1).where(task_runs.c.flow_run_id == runs.c.id, task_runs.c.state.in_(("Running", "Submitted")))
+    busy = select(1).where(
+        task_runs.c.flow_run_id == runs.c.id,
+        or_(
+            task_runs.c.state == "Running",
+            # where it is lost before it is Running, another one takes up what else is due
+            and_(task_runs.c.state == "Submitted", task_runs.c.state_timestamp > ago(STARTING)),
+            # asleep until it tries again
+            and_(
+                task_runs.c.state == "Retrying",
+                task_runs.c.state_start_time > ago(AWAKE),
+                task_runs.c.state_start_time <= ago(-LONGEST_SLEEP),
+            ),
+        ),
+    )
     # nor beside one that is between two tasks
     lately = select(1).where(
         task_runs.c.flow_run_id == runs.c.id,
