@@ -162,11 +162,11 @@ class Api:
         if field.name == "__typename":
             return field.parent
         if operation.is_mutation:
-            return document.pick(self._mutate(field, asked), field.fields)
+            return document.pick(self._mutate(field, asked), field)
         try:
             with self._database.read(asked.begun + self._limits.seconds) as connection:
                 if field.name in QUERIES:
-                    return document.pick(QUERIES[field.name](connection, **field.arguments), field.fields)
+                    return document.pick(QUERIES[field.name](connection, **field.arguments), field)
                 found = _read(connection, field, self._limits.rows)
         except TookTooLong as error:
             raise Refused(

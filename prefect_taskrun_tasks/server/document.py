@@ -53,8 +53,10 @@ class Selection:
     parent: str
     #: arguments, coerced to the schema's types
     arguments: Dict[str, Any]
-    #: what was asked for below; empty for a scalar
+    #: what was asked for below; of an object that may be nothing
     fields: "List[Selection]" = field(default_factory=list)
+    #: or else it is a scalar
+    is_object: bool = False
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,12 @@ def read(
     root = schema.mutation_type if is_mutation else schema.query_type
     assert root is not None
     fragments = {n.name.value: n for n in document.definitions if isinstance(n, FragmentDefinitionNode)}
-    reader = _Reader(fragments, values, variables)
+    defaults = {
+        each.variable.name.value: value_from_ast_untyped(each.default_value)
+        for each in operation.variable_definitions or ()
+        if each.default_value
+    }
+    reader = _Reader(fragments, values, {**defaults, **variables})
     asked = {node.name.value for node in reader.nodes(operation.selection_set)}
     introspects = bool(asked & {"__schema", "__type"})
     if introspects and asked - {"__schema", "__type", "__typename"}:
@@ -159,7 +166,7 @@ class _Reader:
         self.fragments = fragments
         #: opaque: what get_variable_values made, which differs between releases of graphql-core
         self.variables = variables
-        #: as the caller sent them
+        #: as the caller wrote them
         self.given_variables = given_variables
 
     def selections(self, parent: GraphQLObjectType, sets: List[SelectionSetNode]) -> List[Selection]:
@@ -189,8 +196,9 @@ class _Reader:
                 written = value_from_ast_untyped(argument.value, self.given_variables)
                 arguments["order_by"] = _as_written(arguments["order_by"], written)
         kind = get_named_type(definition.type)
-        fields = self.selections(kind, below) if isinstance(kind, GraphQLObjectType) else []
-        return Selection(key, name, parent.name, arguments, fields)
+        if not isinstance(kind, GraphQLObjectType):
+            return Selection(key, name, parent.name, arguments)
+        return Selection(key, name, parent.name, arguments, self.selections(kind, below), is_object=True)
 
     def nodes(self, selection_set: SelectionSetNode) -> Iterator[FieldNode]:
         for node in selection_set.selections:
@@ -249,13 +257,13 @@ def rows_in(value: Any, fields: List[Selection]) -> int:
     return count(value, fields) if fields else 0
 
 
-def pick(value: Any, fields: List[Selection]) -> Any:
+def pick(value: Any, asked: Selection) -> Any:
     """Of a value (dict, list of dicts, scalar) just what was asked for."""
-    if isinstance(value, list):
-        return [pick(item, fields) for item in value]
-    if not fields or value is None:
+    if not asked.is_object or value is None:
         return value
+    if isinstance(value, list):
+        return [pick(item, asked) for item in value]
     return {
-        each.key: each.parent if each.name == "__typename" else pick(value.get(each.name), each.fields)
-        for each in fields
+        each.key: each.parent if each.name == "__typename" else pick(value.get(each.name), each)
+        for each in asked.fields
     }

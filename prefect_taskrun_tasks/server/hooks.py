@@ -8,7 +8,8 @@ import time
 from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional
 
 from .database import Database
-from .errors import Refused
+from .deadline import within
+from .errors import Refused, TookTooLong
 from .rules import cloud_hooks
 from .rules.events import Event
 from .transaction import Call, Row
@@ -108,11 +109,16 @@ def make(call: Call, url: str, until: float = math.inf) -> None:
     for post in FORMS[call.hook["type"]](call.hook["config"], event, link):
         if time.monotonic() > until:
             raise requests.Timeout(TOO_LATE)
-        # the answer is not read, so that it cannot be endless
-        with requests.post(post.url, timeout=TIMEOUT, stream=True, allow_redirects=False, **post.content) as answer:
-            # a redirect too: it would be followed without what was to be told
-            if not 200 <= answer.status_code < 300:
-                raise requests.HTTPError(f"The answer was {answer.status_code} {answer.reason}")
+        try:
+            # `timeout` is for each part of the answer, of which there may be many; the body is not read
+            with within(TIMEOUT), requests.post(
+                post.url, timeout=TIMEOUT, stream=True, allow_redirects=False, **post.content
+            ) as answer:
+                # a redirect too: it would be followed without what was to be told
+                if not 200 <= answer.status_code < 300:
+                    raise requests.HTTPError(f"The answer was {answer.status_code} {answer.reason}")
+        except TookTooLong as error:
+            raise requests.Timeout(f"There was no whole answer within {TIMEOUT:g} seconds") from error
 
 
 def test_cloud_hook(database: Database, url: str, begun: float, **input: Any) -> Row:

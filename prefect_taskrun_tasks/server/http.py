@@ -89,7 +89,11 @@ class Backend:
                 "or say with --unguarded that nobody else can reach it."
             )
         # a name that somebody else's page has made to mean this machine is not among them; no page has a key
-        self._names = [host, "127.0.0.1", "localhost"] if _is_loopback(host) and not api_key else ["*"]
+        name = f"[{host}]" if ":" in host else host
+        # (of an IPv6 address, early releases of Starlette compare what comes before the first colon)
+        self._names = [name, name.split(":")[0], "127.0.0.1", "localhost"]
+        if api_key or not _is_loopback(host):
+            self._names = ["*"]
         self._cors_origins = [origin.rstrip("/") for origin in cors_origins]
         self._socket = _listen(host, port)
         self._poker = Poker(agent_addresses)
@@ -108,7 +112,7 @@ class Backend:
         self.kept_in = self._database.store.name
         self._services = Services(self._database, {**INTERVALS, **(intervals or {})})
         #: the address to give to Prefect
-        self.url = f"http://{host}:{self._socket.getsockname()[1]}"
+        self.url = f"http://{name}:{self._socket.getsockname()[1]}"
         self._teller = Teller(self.url)
         # writing goes one by one anyway; with threads of its own, reading never waits for it
         self._readers = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="read")
@@ -240,7 +244,8 @@ def _is_loopback(host: str) -> bool:
 def _listen(host: str, port: int) -> socket.socket:
     try:
         # requests are accepted from here on, and answered as soon as the server runs
-        listening = socket.create_server((host, port), backlog=512)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listening = socket.create_server((host, port), family=family, backlog=512)
     except (OSError, OverflowError) as error:
         taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
         hint = " Is another backend running? Choose another port with --port." if taken else ""

@@ -7,6 +7,7 @@ from typing import Any, Callable, List, Sequence
 from sqlalchemy import ColumnElement, Connection, FromClause, Select, Table, and_, exists, func, not_, select
 
 from . import tables
+from .clock import now
 from .database import Database
 from .rules import children
 from .rules.states import FINISHED
@@ -40,8 +41,13 @@ def _is_old(before: str) -> "List[ColumnElement[bool]]":
 
 
 def _has_ended(runs: FromClause, before: str) -> "List[ColumnElement[bool]]":
-    # its last state: a run that was cancelled before it began has no end_time
-    return [runs.c.state.in_(FINISHED), runs.c.state_timestamp < before]
+    return [
+        runs.c.state.in_(FINISHED),
+        # its last state: a run that was cancelled before it began has no end_time
+        runs.c.state_timestamp < before,
+        # one that was cancelled long before its time would be scheduled anew
+        func.coalesce(runs.c.scheduled_start_time, "") <= now(),
+    ]
 
 
 def _parts(flow_run_ids: "Select[Any]") -> "List[tuple[Table, ColumnElement[bool]]]":

@@ -262,7 +262,7 @@ def _rows(
     source, conditions, order, limit, offset = _selected(table, arguments, among, computed)
     related = RELATIONSHIPS[table.name]
     names = {each.name for each in fields if each.name in table.c}
-    names |= {related[_relationship_name(each.name)].local for each in fields if each.fields}
+    names |= {related[_relationship_name(each.name)].local for each in fields if each.is_object}
     if among:
         names.add(among.column)
     columns = sorted(names) or [next(iter(table.c)).name]
@@ -271,7 +271,7 @@ def _rows(
 
     shaped: List[Shaped] = [{} for _ in found]
     for each in fields:
-        if each.fields:
+        if each.is_object:
             relationship = related[_relationship_name(each.name)]
             keys = [row[relationship.local] for row in found]
             values = _related(connection, relationship, each, keys)
@@ -372,7 +372,7 @@ def _aggregate_of(field: Selection, nodes: List[Shaped], values: Measured) -> Sh
             return each.parent
         if each.name == "nodes":
             return nodes
-        if each.fields:
+        if each.is_object:
             return {below.key: inner(below, (*path, below.key)) for below in each.fields}
         return values.get(path, 0 if each.name == "count" else None)
 

@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO, Any, Callable, Iterator, Optional
 
-from sqlalchemy import URL, Connection, create_engine, event
+from sqlalchemy import URL, Connection, create_engine, event, inspect
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from .errors import DatabaseUnusable, NotStored, TookTooLong
@@ -99,7 +99,9 @@ class SqliteFile:
 
     def is_ours(self, connection: Connection) -> bool:
         """Whether a version of this package made it that knew nothing of Alembic."""
-        return bool(connection.exec_driver_sql("PRAGMA user_version").scalar_one() == 1)
+        # others number theirs as well
+        has_tables = {"flow_group", "flow_run", "task_run_state"} <= set(inspect(connection).get_table_names())
+        return has_tables and bool(connection.exec_driver_sql("PRAGMA user_version").scalar_one() == 1)
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:

@@ -238,10 +238,19 @@ def test_a_cors_origin_that_no_browser_would_send_is_refused(origin: str) -> Non
     assert (process.returncode, "--cors-origin" in process.stderr) == (2, True)
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:8081", "nonsense", "http://127.0.0.1:port", "http://", "ftp://a:1"])
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1:8081", "nonsense", "http://127.0.0.1:port", "http://", "ftp://a:1", "http://a:99999"]
+)
 def test_an_agent_address_that_is_none_is_refused(address: str) -> None:
     process = ended("prefect-taskrun", "server", "start", "--agent-address", address)
     assert (process.returncode, "not an agent's address" in process.stderr) == (2, True)
+
+
+def test_an_agent_address_may_be_any_that_is_one(tmp_path: Path) -> None:
+    addresses = ("http://[::1]:8081", "https://agents.example/one", "http://agents.example:8081/")
+    options = [option for address in addresses for option in ("--agent-address", address)]
+    with _serving(tmp_path / "prefect.db", "--port", "0", *options) as server:
+        assert server.graphql("{ hello }")
 
 
 @pytest.mark.parametrize("option", ["--query-timeout", "--scheduler-interval"])

@@ -106,7 +106,7 @@ def test_with_a_key_or_unguarded_other_machines_are_answered(tmp_path: Path, opt
         assert ask(backend, headers).json() == {"data": {"hello": "👋"}}
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.0.0.9"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.0.0.9", "::1"])
 def test_this_machines_own_addresses_need_no_key(tmp_path: Path, host: str) -> None:
     with Backend(url(tmp_path), host, port=0) as backend:
         assert ask(backend).json() == {"data": {"hello": "👋"}}

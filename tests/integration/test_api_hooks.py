@@ -1,8 +1,10 @@
 """Cloud hooks over HTTP: what is sent to whom, and that who does not answer disturbs nobody."""
 
 import json
+import socket
 import threading
 import time
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple
@@ -193,7 +195,7 @@ def test_others_write_while_a_hook_is_tried_out(
     listener.status = 0
     id = hook(client, "WEBHOOK", url=listener.url)
     trial = threading.Thread(target=mutate, args=[client, "test_cloud_hook", "success"], kwargs={"cloud_hook_id": id})
-    monkeypatch.setattr(hooks, "TIMEOUT", None)
+    monkeypatch.setattr(hooks, "TIMEOUT", 60.0)
     trial.start()
     eventually(lambda: listener.told)
     client.set_flow_run_name(run_id, "renamed")
@@ -206,7 +208,7 @@ def test_who_does_not_answer_when_hooks_are_tried_out_keeps_nobody_from_reading(
     tmp_path: Path, listener: Listener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hooks, "GRACE", 0.5)
-    monkeypatch.setattr(hooks, "TIMEOUT", None)
+    monkeypatch.setattr(hooks, "TIMEOUT", 60.0)
     listener.status = 0
     trials = " ".join(f"a{number}: test_cloud_hook(input: $input) {{ success error }}" for number in range(100))
     answers: List[Any] = []
@@ -238,6 +240,24 @@ def test_who_does_not_answer_when_hooks_are_tried_out_keeps_nobody_from_reading(
     assert answers[0]["a99"] == {"success": False, "error": hooks.TOO_LATE}
 
 
+def test_an_answer_that_never_ends_is_not_waited_for(client: prefect.Client) -> None:
+    """Each part of it would come in time."""
+    with socket.create_server(("127.0.0.1", 0)) as endless:
+
+        def dribble() -> None:
+            connection, _ = endless.accept()
+            with connection, suppress(OSError):
+                connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+                while True:
+                    connection.sendall(b"x")
+                    time.sleep(0.1)
+
+        threading.Thread(target=dribble, daemon=True).start()
+        id = hook(client, "WEBHOOK", url=f"http://127.0.0.1:{endless.getsockname()[1]}")
+        answer = mutate(client, "test_cloud_hook", "success error", cloud_hook_id=id)
+    assert (answer.success, answer.error) == (False, "There was no whole answer within 2 seconds")
+
+
 def test_what_is_to_be_told_is_told_before_the_backend_stops(
     database_url: str, listener: Listener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -248,7 +268,7 @@ def test_what_is_to_be_told_is_told_before_the_backend_stops(
     caller.mutate("create_cloud_hook", tenant_id=caller.tenant_id(), **given)
     flow_id = caller.flow_id()
     database.close()
-    monkeypatch.setattr(hooks, "TIMEOUT", None)
+    monkeypatch.setattr(hooks, "TIMEOUT", 60.0)
     # answers come only while the backend stops
     listener.status = 0
     answering = threading.Timer(1, listener.released.set)
@@ -265,7 +285,7 @@ def test_the_backend_stops_although_somebody_does_not_answer(
     tmp_path: Path, listener: Listener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hooks, "GRACE", 0.5)
-    monkeypatch.setattr(hooks, "TIMEOUT", None)
+    monkeypatch.setattr(hooks, "TIMEOUT", 60.0)
     listener.status = 0
     teller = hooks.Teller("http://here")
     event = {"id": "e", "tenant": {"slug": "s"}, "flow_run": {"id": "r"}}

@@ -216,14 +216,16 @@ def flows(api: Caller) -> Caller:
         ({"version": "desc", "archived": None, "name": "desc"}, ["b2", "c1", "c1", "b1", "a1"]),
     ],
 )
-@pytest.mark.parametrize("is_inline", [True, False])
-def test_the_first_key_of_an_order_sorts_first(flows: Caller, order_by: Any, found: Any, is_inline: bool) -> None:
-    """Whether it is written in the document or in a variable."""
-    if is_inline:
-        text = str(order_by).replace("'", "").replace("None", "null")
+@pytest.mark.parametrize("place", ["document", "variable", "default"])
+def test_the_first_key_of_an_order_sorts_first(flows: Caller, order_by: Any, found: Any, place: str) -> None:
+    """Wherever it is written."""
+    text = str(order_by).replace("'", "").replace("None", "null")
+    if place == "document":
         answer = flows.ask(f"{{ flow(order_by: {text}) {{ name version }} }}")
-    else:
+    elif place == "variable":
         answer = flows.ask("query($o: [flow_order_by!]) { flow(order_by: $o) { name version } }", o=order_by)
+    else:
+        answer = flows.ask(f"query($o: [flow_order_by!] = {text}) {{ flow(order_by: $o) {{ name version }} }}")
     assert [f"{row['name']}{row['version']}" for row in answer["flow"]] == found
 
 
@@ -372,6 +374,27 @@ def test_a_row_is_answered_with_exactly_the_fields_that_were_asked_for(maps: Cal
     [row] = maps.ask(query)["task_run"]
     assert list(row) == ["id", "map_index", "task", "flow_run"]
     assert (row["task"], row["flow_run"]) == ({"slug": "a"}, {"flow": {"name": "flow"}})
+
+
+def test_an_object_of_which_all_fields_are_left_out_is_empty(maps: Caller) -> None:
+    """Not all that there is of it."""
+    query = """
+        mutation($input: create_project_input!, $all: Boolean!) {
+            create_project(input: $input) { id @include(if: $all) }
+        }
+    """
+    project = {"tenant_id": maps.tenant_id(), "name": "other"}
+    assert maps.ask(query, input=project, all=False) == {"create_project": {}}
+    query = """query($all: Boolean!) {
+        api { version @include(if: $all) }
+        flow_run { flow { id @include(if: $all) } states { id @include(if: $all) } }
+        flow_run_aggregate { aggregate { count @include(if: $all) } }
+    }"""
+    assert maps.ask(query, all=False) == {
+        "api": {},
+        "flow_run": [{"flow": {}, "states": [{}, {}]}],
+        "flow_run_aggregate": {"aggregate": {}},
+    }
 
 
 def test_aliases_fragments_and_type_names_are_answered(maps: Caller) -> None:

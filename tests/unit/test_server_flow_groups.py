@@ -109,6 +109,22 @@ def test_without_the_schedule_of_its_group_a_flow_has_its_own(tx: Transaction) -
     assert schedules.delete_flow_group_schedule(tx, tables.new_id()) == {"success": False}
 
 
+def test_a_run_that_was_cancelled_long_before_its_time_keeps_no_other_from_being_scheduled(tx: Transaction) -> None:
+    """Those of a schedule that has replaced the one which had asked for it."""
+    flow_id = stored.flow_id(tx)
+    schedules.set_flow_group_schedule(tx, group(tx, flow_id)["id"], cron_clocks=[{"cron": "0 0 1 * *"}])
+    schedules.set_schedule_active(tx, flow_id)
+    runs = sorted(stored.rows(tx, tables.flow_run), key=lambda run: str(run["scheduled_start_time"]))
+    stored.set_state(tx, runs[-1]["id"], "Cancelled")
+    for cron in ("0 0 1 * *", "30 * * * *"):
+        schedules.set_flow_group_schedule(tx, group(tx, flow_id)["id"], cron_clocks=[{"cron": cron}])
+        schedules.schedule_flow_runs(tx, flow_id)
+        schedules.schedule_flow_runs(tx, flow_id)
+        states = [run["state"] for run in stored.rows(tx, tables.flow_run)]
+        # which is one of the ten, or none
+        assert (states.count("Scheduled"), states.count("Cancelled")) == (9 if cron == "0 0 1 * *" else 10, 1)
+
+
 @pytest.mark.parametrize("version", ["0.6.0", "0.5.12", "0.6", "0.6.0+3.gabcdef"])
 def test_a_flow_of_a_prefect_that_is_too_old_is_refused(tx: Transaction, version: str) -> None:
     with pytest.raises(Refused, match=r"0\.6\.1"):

@@ -72,6 +72,16 @@ def test_a_flow_run_that_has_not_ended_stays_however_old_it_is(database: Databas
     assert left(database) == [run_id]
 
 
+def test_a_flow_run_that_was_cancelled_long_before_its_time_stays_until_then(database: Database) -> None:
+    """Its schedule would ask for it again."""
+    with database.write() as tx:
+        off, over = ended(tx, 31, "Cancelled"), ended(tx, 31, "Cancelled")
+        for run_id, start in ((off, ago(-DAY)), (over, ago(1))):
+            tx.update(tables.flow_run, tables.flow_run.c.id == run_id, scheduled_start_time=start)
+    assert pruning.prune(database, ago(30 * DAY))["flow_run"] == 1
+    assert left(database) == [off]
+
+
 @pytest.mark.parametrize(("parent_state", "days_ago"), [("Running", 40), ("Scheduled", 40), ("Failed", 29)])
 def test_children_stay_for_as_long_as_their_parent(database: Database, parent_state: str, days_ago: float) -> None:
     with database.write() as tx:

@@ -8,6 +8,7 @@ import shlex
 from math import isnan
 from pathlib import Path
 from typing import Any, Dict, Optional, Tuple
+from urllib.parse import urlsplit
 
 import click
 
@@ -54,7 +55,13 @@ def _origins(context: click.Context, option: click.Parameter, urls: Tuple[str, .
 
 def _addresses(context: click.Context, option: click.Parameter, urls: Tuple[str, ...]) -> Tuple[str, ...]:
     for url in urls:
-        if not re.fullmatch(r"https?://[^/\s:?#@]+(:\d{1,5})?/?", url):
+        try:
+            parts = urlsplit(url)
+            # a port that is none is an error
+            is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            is_address = False
+        if not is_address or re.search(r"[\s?#@]", url):
             raise click.BadParameter(f"{url!r} is not an agent's address, such as http://127.0.0.1:8081.")
     return urls
 

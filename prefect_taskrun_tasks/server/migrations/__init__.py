@@ -46,7 +46,8 @@ def is_empty(connection: Connection, name: str, is_first: bool) -> bool:
     """
     if is_first or version(connection) is not None:
         return False
-    if inspect(connection).get_table_names():
+    found = inspect(connection)
+    if found.get_table_names() or found.get_view_names():
         raise DatabaseUnusable(f"The database {name} belongs to another program. Name another one.")
     return True
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 from typing import Any, Dict, List, Optional, Tuple
 
-from sqlalchemy import func, select
+from sqlalchemy import func, or_, select
 
 from .. import tables
 from ..clock import instant, moment, now
@@ -93,7 +93,10 @@ def schedule_flow_runs(tx: Transaction, flow_id: str) -> List[str]:
         return []
     runs = tables.flow_run
     latest = select(func.max(runs.c.scheduled_start_time)).where(
-        runs.c.flow_id == flow_id, runs.c.auto_scheduled.is_(True)
+        runs.c.flow_id == flow_id,
+        runs.c.auto_scheduled.is_(True),
+        # not one that was cancelled long before its time, for a schedule that was another then
+        or_(runs.c.state == "Scheduled", runs.c.scheduled_start_time <= now()),
     )
     after = tx.connection.execute(latest).scalar() or now()
     created = []
