@@ -33,6 +33,10 @@ SECTION = "prefect_taskrun_tasks"
 #: The name of the logger whose lines say which waits are ready, for those in other processes too, and what they say
 LOGGER, READY = "prefect_taskrun_tasks.deferring", "Ready to go on without a process."
 
+#: Seconds for which a task run that is Submitted counts as at work. It may be one of this process, which begins it when
+#: a wait has left
+BRIEFLY = 30
+
 #: States of task runs that are started, or about to be
 _UNDER_WAY = ("Running", "Submitted")
 
@@ -103,38 +107,48 @@ class Deferring:
         """
         # in another process it is known to last
         here = 0.0 if self._is_resumed else self._defer_after
+        refusal: Optional[str] = None
         while self._is_deferrable and not self.deadline.is_one_look:
             try:
                 return wait(self.deadline.sooner(here))
             except WaitTimeout:
                 if not self.deadline.left:
                     raise
-            self._defer(flow_run_id)
-            here = max(self._defer_after, 1.0)
+            refusal = self._defer(flow_run_id, refusal)
+            here = max(self._defer_after, _recheck() if refusal else 1.0)
         return wait(self.deadline)
 
-    def _defer(self, flow_run_id: str) -> None:
+    def _defer(self, flow_run_id: str, told: Optional[str]) -> Optional[str]:
+        """Puts the wait off, unless something holds it here just now.
+
+        Args:
+            flow_run_id: UUID of the flow run that is waited for.
+            told: what has held it here before, and is not told again.
+
+        Returns:
+            What in the flow, or in what has become of it, holds the wait here.
+        """
         try:
             with api.patience(0):
                 if _is_busy():
                     # which holds the process as well
-                    return
+                    return told
                 reason = _refusal()
                 found = api.find("flow_run", {"id": {"_eq": flow_run_id}}, fields="id name")
         except (TaskRunError, ClientError):
             # the Prefect API is away, and would not store that either
-            return
+            return told
         if not found:
             # the next look says so
-            return
+            return told
         [awaited] = found
         if reason:
-            self._is_deferrable = False
-            get_logger(__name__).warning(
-                f"The wait for flow run {awaited['name']!r} ({flow_run_id}) holds its process: {reason}"
-            )
-            return
-        pause = min(float(_setting("recheck", RECHECK)), self.deadline.left)
+            if told is None:
+                get_logger(__name__).warning(
+                    f"The wait for flow run {awaited['name']!r} ({flow_run_id}) holds its process: {reason}"
+                )
+            return reason
+        pause = min(_recheck(), self.deadline.left)
         deferral = Deferral(
             # as the backend writes it
             awaited["id"],
@@ -155,6 +169,10 @@ class Deferring:
 def _setting(name: str, default: Any) -> Any:
     section = prefect.context.config.get(SECTION) or {}
     return section.get(name, default)
+
+
+def _recheck() -> float:
+    return float(_setting("recheck", RECHECK))
 
 
 def _earlier() -> Optional[Deferral]:
@@ -178,7 +196,7 @@ def _is_busy() -> bool:
     A flow run that is begun again while a process is at work on it has two, none of which runs what needs both.
     """
     flow_run_id, task_run_id = prefect.context.get("flow_run_id"), prefect.context.get("task_run_id")
-    where = {"flow_run_id": {"_eq": flow_run_id}, "id": {"_neq": task_run_id}, **at_work(_UNDER_WAY)}
+    where = {"flow_run_id": {"_eq": flow_run_id}, "id": {"_neq": task_run_id}, **at_work(["Running"], BRIEFLY)}
     # before that is looked for: of two that become ready at once, one at least sees the other
     ready = {"flow_run_id": flow_run_id, "task_run_id": task_run_id, "name": LOGGER, "level": "DEBUG", "message": READY}
     api.write_logs([ready])

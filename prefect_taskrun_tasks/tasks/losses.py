@@ -56,9 +56,11 @@ def without_process(flow_run_id: str, task_slug: str, is_mapped: bool) -> Option
         # of two edges between the same tasks the Prefect API has only one, and of none whether it flattens
         flow = view.get_flow()
     except Exception as error:
-        # the user's code, or their storage
+        # the user's code, or their storage, which may be away just now
         return f"what another process would need of this one is not known, as the flow could not be loaded: {error!r}."
     ahead = _reached(task_slug, (edge for edge in flow.edges if edge.mapped), flow) if is_mapped else set()
+    if getattr(flow, "terminal_state_handler", None):
+        return "its flow's terminal_state_handler is called whenever a process ends, and may end it."
     handed_over = _handed_over(flow, task_slug, ahead)
     misread = _misread(flow, handed_over, ahead)
     if misread:
@@ -107,6 +109,8 @@ def _misread(flow: Flow, handed_over: List[Edge], ahead: Set[str]) -> Optional[s
     """
     for edge in handed_over:
         up, down = _ends(edge, flow)
+        if isinstance(edge.upstream_task, ResourceSetupTask):
+            return f"in another process, {up} would set up another resource, and this one would never be cleaned up."
         if edge.flattened:
             return f"in another process, Prefect would not flatten what {up} returns for {down}."
         # how many children there are is known of what is mapped already

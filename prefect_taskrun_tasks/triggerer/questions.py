@@ -15,8 +15,11 @@ LISTED = 10 * api.PAGE
 
 _FINISHED = sorted(name for name, state in STATES.items() if issubclass(state, Finished))
 
-#: Of a task run: its process is there, or an agent is about to start one
-_BUSY = ["Cancelling", "Queued", "Running", "Submitted"]
+#: Of a task run: its process is there
+_BUSY = ["Cancelling", "Queued", "Running"]
+
+#: Seconds after which a process that an agent was about to start is taken for lost
+STARTING = 600.0
 
 #: The last line in the log of a process that leaves task runs behind for later: engine/flow_runner.py,
 #: `determine_final_state`, which stores no state then
@@ -74,7 +77,7 @@ def look(after: datetime, awaited: List[str], waiting: List[str]) -> Tuple[str, 
         "deferred": {**_WAITING, **due},
         "ended": {**among, "state": {"_in": _FINISHED}},
         "awaited": among,
-        "busy": {"flow_run_id": {"_in": waiting}, **at_work(_BUSY)},
+        "busy": {"flow_run_id": {"_in": waiting}, **at_work(_BUSY, STARTING)},
         "cancelling": _CANCELLING,
     }
 
@@ -97,7 +100,7 @@ def details(task_run_ids: List[str], flow_run_ids: List[str]) -> Tuple[str, api.
     return _DETAILS, {
         "deferred": {"id": {"_in": task_run_ids}, **_WAITING},
         "cancelling": {"id": {"_in": flow_run_ids}, "state": {"_eq": "Cancelling"}},
-        "busy": at_work(_BUSY),
+        "busy": at_work(_BUSY, STARTING),
         "begun": {"state": {"_in": ["Submitted", "Running"]}},
         "left": {"message": {"_eq": LEFT}},
     }

@@ -16,12 +16,20 @@ DEFERRED: Dict[str, Any] = {"context": {KEY: {"deferred": True}}}
 LONGEST_SLEEP, AWAKE = timedelta(minutes=10), timedelta(seconds=3)
 
 
-def at_work(states: Sequence[str]) -> Dict[str, Any]:
-    """The `where` of task runs in one of some states, or asleep in a process until they are tried again."""
+def at_work(states: Sequence[str], starting: float) -> Dict[str, Any]:
+    """The `where` of task runs that have a process.
+
+    They are in one of some states, or asleep until they are tried again, or an agent has submitted them within the last
+    `starting` seconds, and begins one for them.
+    """
     now = pendulum.now("utc")
+    submitted = {
+        "state": {"_eq": "Submitted"},
+        "state_timestamp": {"_gt": (now - timedelta(seconds=starting)).isoformat()},
+    }
     soon = {"_gt": (now - AWAKE).isoformat(), "_lte": (now + LONGEST_SLEEP).isoformat()}
     asleep = {"state": {"_eq": "Retrying"}, "state_start_time": soon}
-    return {"_or": [{"state": {"_in": list(states)}}, asleep]}
+    return {"_or": [{"state": {"_in": list(states)}}, submitted, asleep]}
 
 
 @dataclass(frozen=True)

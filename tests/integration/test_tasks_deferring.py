@@ -8,13 +8,15 @@ from driven import DrivenRun, NewUrl, shared_backend
 from prefect import Flow, flatten, task, unmapped
 from prefect.engine.results import LocalResult
 from prefect.engine.signals import LOOP
-from prefect.engine.state import Resume, Running, Success
+from prefect.engine.state import Resume, Running, Scheduled, Submitted, Success
 from prefect.exceptions import ClientError
+from prefect.storage import Local
 from prefect.triggers import manual_only
 from prefect.utilities.configuration import set_temporary_config
 
 from prefect_taskrun_tasks import WaitForFlowRun, api, wait_for_flow_run
 from prefect_taskrun_tasks.server import Backend
+from prefect_taskrun_tasks.tasks import deferring
 
 HERE = LocalResult()
 
@@ -135,6 +137,41 @@ def test_a_wait_that_somebody_has_let_run_is_not_deferred(child: DrivenRun) -> N
     run.task_enters("wait-1", Resume())
     run.execute()
     assert states(run, "wait-1")[-1] == "Failed"
+
+
+def test_two_waits_that_are_due_together_are_both_deferred(child: DrivenRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An agent has submitted both, and the process begins one when the other has left it."""
+    monkeypatch.setattr(deferring, "BRIEFLY", 1.0)
+    with Flow("together", result=HERE) as flow:
+        for name in ("wait", "other"):
+            WaitForFlowRun(name=name)(child.id, deferrable=True, defer_after=0, timeout=30)
+    run = DrivenRun(flow).enter(Running())
+    for slug in ("wait-1", "other-1"):
+        run.task_enters(slug, Submitted(state=Scheduled()))
+    assert run.execute().is_running()
+    assert [states(run, slug)[-1] for slug in ("wait-1", "other-1")] == ["Scheduled"] * 2
+
+
+def test_a_wait_is_deferred_as_soon_as_nothing_speaks_against_it(
+    child: DrivenRun, mocker: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Such as a storage that is away for a while. Why it is not is said once."""
+    with Flow("away", result=HERE) as flow:
+        WaitForFlowRun(name="wait")(child.id, deferrable=True, defer_after=0, timeout=30)
+    run = DrivenRun(flow)
+    load = Local.get_flow
+    answers = iter([ConnectionError("away"), ConnectionError("away")])
+
+    def get_flow(storage: Local, name: str) -> Flow:
+        for error in answers:
+            raise error
+        return load(storage, name)
+
+    mocker.patch.object(Local, "get_flow", get_flow)
+    with set_temporary_config({"prefect_taskrun_tasks.recheck": 0.1}):
+        assert run.execute().is_running()
+    assert states(run, "wait-1")[-1] == "Scheduled"
+    assert caplog.text.count("holds its process") == 1
 
 
 def test_a_flow_run_that_is_gone_when_its_wait_is_to_be_deferred_is_left_to_the_next_look(

@@ -124,18 +124,42 @@ def test_what_a_task_raises_is_lost_where_it_is_used(trigger: Any) -> None:
     assert lost(run) is None
 
 
-def test_what_each_process_runs_again_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_secret_which_each_process_asks_for_again_is_not_lost() -> None:
+    with Flow("again", result=HERE) as flow:
+        use([wait(), PrefectSecret("SECRET")])
+    assert lost(DrivenRun(flow).enter(Running())) is None
+
+
+def test_what_is_set_up_by_each_process_would_not_be_cleaned_up() -> None:
     @resource_manager
     class Resource:
+        def __init__(self, value: Any = None) -> None: ...
+
         def setup(self) -> int:
             return 1
 
         def cleanup(self, value: int) -> None: ...
 
-    with Flow("again", result=HERE) as flow, Resource() as resource:
-        use([wait(), resource, PrefectSecret("SECRET")])
-    run = DrivenRun(flow).enter(Running())
-    assert lost(run) is None
+    with Flow("set-up", result=HERE) as flow:
+        with Resource() as resource:
+            waited = wait()
+            use([resource, waited])
+        with Resource(waited) as later:
+            use(later)
+    assert "would set up another resource" in str(lost(DrivenRun(flow).enter(Running())))
+
+    with Flow("set-up-afterwards", result=HERE) as flow:
+        waited = wait()
+        with Resource(waited) as later:
+            use(later, waited)
+    assert lost(DrivenRun(flow).enter(Running())) is None
+
+
+def test_a_flow_run_that_its_own_handler_may_end_is_not_left() -> None:
+    """Prefect calls it also when the process leaves tasks behind."""
+    with Flow("handled", result=HERE, terminal_state_handler=lambda flow, state, reference: Failed()) as flow:
+        wait()
+    assert "terminal_state_handler" in str(lost(DrivenRun(flow).enter(Running())))
 
 
 def test_what_the_wait_itself_has_been_given_is_read_again() -> None:

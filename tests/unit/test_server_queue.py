@@ -90,6 +90,9 @@ def test_a_due_task_run_brings_back_only_a_running_flow_run(tx: Transaction, nam
         # asleep, or to be begun by another process
         ("Retrying", 0, 1, True),
         ("Retrying", 0, 590, True),
+        ("Retrying", 300, 290, True),
+        # left behind, by a process that would have slept for longer
+        ("Retrying", 300, 310, False),
         ("Retrying", 0, 610, False),
         ("Retrying", 0, -10, False),
     ],

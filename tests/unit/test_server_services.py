@@ -62,6 +62,20 @@ def test_lazarus_starts_a_lost_run_again(tx: Transaction, run_id: str, name: str
     assert tx.queued
 
 
+@pytest.mark.parametrize("is_lost", [True, False])
+def test_lazarus_starts_a_run_again_that_was_lost_while_an_agent_started_it(tx: Transaction, is_lost: bool) -> None:
+    """Whatever else may bring it back would not bring back what is Submitted."""
+    run_id = stored.running(tx)
+    lost, waiting = (row["id"] for row in stored.task_runs(tx, run_id))
+    stored.set_task_state(tx, waiting, "Scheduled", start_time=ago(-3600))
+    stored.set_task_state(tx, lost, "Submitted")
+    since = ago(SILENCE if is_lost else SILENCE / 2)
+    tx.update(tables.task_run, tables.task_run.c.id == lost, state_timestamp=since)
+    stored.no_heartbeat_for(tx, run_id, SILENCE)
+    services.lazarus(tx)
+    assert stored.flow_run(tx, run_id)["state"] == ("Scheduled" if is_lost else "Running")
+
+
 def test_lazarus_gives_up_after_three_times(tx: Transaction, run_id: str) -> None:
     for attempt in (1, 2, 3):
         services.lazarus(tx)

@@ -319,6 +319,26 @@ def test_submitted_of_one_run_does_not_lock_another(tx: Transaction, run_id: str
     stored.set_state(tx, stored.flow_run_id(tx), "Submitted")
 
 
+def test_of_two_agents_one_begins_a_running_run_again(tx: Transaction) -> None:
+    """Each submits what is due in it, and then starts a process."""
+    first, second = (agents.register_agent(tx, "LocalAgent", name=name)["id"] for name in ("one", "two"))
+    run_id = stored.running(tx)
+    one, two = (row["id"] for row in stored.task_runs(tx, run_id))
+    tx.agent_id = first
+    for id in (one, one, two):
+        stored.set_task_state(tx, id, "Submitted", state={"type": "Scheduled"})
+    assert stored.flow_run(tx, run_id)["agent_id"] == first
+    tx.agent_id = second
+    for id in (one, two):
+        with pytest.raises(Refused, match=r"^State update failed: .* has already been submitted\."):
+            stored.set_task_state(tx, id, "Submitted", state={"type": "Scheduled"})
+    # of another run, or when that process is lost
+    stored.set_task_state(tx, stored.task_runs(tx, stored.running(tx))[0]["id"], "Submitted")
+    tx.update(tables.task_run, tables.task_run.c.flow_run_id == run_id, state_timestamp=ago(states.SUBMITTED_LOCK))
+    stored.set_task_state(tx, one, "Submitted")
+    assert stored.flow_run(tx, run_id)["agent_id"] == second
+
+
 def test_submitted_notes_the_agent_and_another_agent_is_locked_out(tx: Transaction, run_id: str) -> None:
     first, second = (agents.register_agent(tx, "LocalAgent", name=name)["id"] for name in ("one", "two"))
     tx.agent_id = first

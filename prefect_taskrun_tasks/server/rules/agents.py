@@ -1,12 +1,14 @@
 """Agents, and the queue that they take flow runs from."""
 
+from datetime import timedelta
 from typing import Any, Dict, List, Optional
 
-from sqlalchemy import and_, not_, or_, select
+from sqlalchemy import TIMESTAMP, and_, cast, func, not_, or_, select
 
 from .. import tables
 from ..clock import ago, now
 from ..errors import Refused
+from ..in_both import InBoth
 from ..transaction import Row, Transaction
 from .deferrals import BETWEEN_TASKS
 from .states import FINISHED, SCHEDULED
@@ -97,6 +99,15 @@ def delete_agent_config(tx: Transaction, agent_config_id: str) -> Row:
     return {"success": tx.delete(configs, configs.c.id == agent_config_id) > 0}
 
 
+def _is_within(earlier: Any, seconds: float, later: Any) -> Any:
+    """Whether of two columns of timestamps, one is at most some seconds after the other."""
+    kind = TIMESTAMP(timezone=True)
+    return InBoth(
+        func.julianday(later) - func.julianday(earlier) <= seconds / 86400,
+        cast(later, kind) - cast(earlier, kind) <= timedelta(seconds=seconds),
+    )
+
+
 def get_runs_in_queue(
     tx: Transaction, tenant_id: str, before: Optional[str] = None, labels: Optional[List[str]] = None
 ) -> Row:
@@ -125,6 +136,8 @@ def get_runs_in_queue(
                 task_runs.c.state == "Retrying",
                 task_runs.c.state_start_time > ago(AWAKE),
                 task_runs.c.state_start_time <= ago(-LONGEST_SLEEP),
+                # or else it was left behind
+                _is_within(task_runs.c.state_timestamp, LONGEST_SLEEP, task_runs.c.state_start_time),
             ),
         ),
     )

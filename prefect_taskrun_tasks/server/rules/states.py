@@ -286,6 +286,8 @@ def _set_task_run_state(tx: Transaction, task_run_id: str, state: State) -> Row:
                 f"State update failed for task run ID {task_run_id}: its flow run {run['flow_run_id']} is not "
                 f"Running but {found}."
             )
+    if name == "Submitted" and _has_another_agent(tx, run["flow_run_id"]):
+        raise Refused("State update failed: the flow run of this task run has already been submitted.")
     if _is_replay(run, state):
         return _note_life(tx, TASK_RUN, run)
     awaited = deferrals.awaited_by(state)
@@ -300,8 +302,21 @@ def _set_task_run_state(tx: Transaction, task_run_id: str, state: State) -> Row:
     record(tx, TASK_RUN, run, state)
     if name == "Submitted":
         # an agent is about to start a process for the flow run, whose last one may have been silent for long
-        tx.update(tables.flow_run, tables.flow_run.c.id == run["flow_run_id"], heartbeat=now())
+        agent = {"agent_id": tx.agent_id} if tx.agent_id and tx.get(tables.agent, tx.agent_id) else {}
+        tx.update(tables.flow_run, tables.flow_run.c.id == run["flow_run_id"], heartbeat=now(), **agent)
     return {"id": run["id"], "status": "SUCCESS"}
+
+
+def _has_another_agent(tx: Transaction, flow_run_id: str) -> bool:
+    """Whether of two agents that begin a running flow run again, for what is due in it, this one comes too late."""
+    runs = tables.task_run
+    lately = select(runs.c.id).where(
+        runs.c.flow_run_id == flow_run_id, runs.c.state == "Submitted", runs.c.state_timestamp > ago(SUBMITTED_LOCK)
+    )
+    flow_run = tx.get(tables.flow_run, flow_run_id)
+    if flow_run is None or tx.agent_id is None or flow_run["agent_id"] in (None, tx.agent_id):
+        return False
+    return tx.row(lately) is not None
 
 
 def count_of(tx: Transaction, kind: Kind, run_id: str, name: str) -> int:
