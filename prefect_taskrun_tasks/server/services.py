@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from typing import Any, Callable, Dict, List, Optional
 
-from sqlalchemy import Select, or_, select
+from sqlalchemy import Select, and_, or_, select
 
 from . import tables
 from .clock import ago
@@ -73,11 +73,12 @@ def lazarus(tx: Transaction) -> None:
     """Starts flow runs again whose process has gone and whose task runs will not bring them back."""
     runs, task_runs = tables.flow_run, tables.task_run
     alive = select(task_runs.c.flow_run_id).where(task_runs.c.state.in_(_NOT_LOST))
-    # whatever else may bring it back, that would not
+    # what else may bring it back would not bring back what is Submitted
     stuck = select(task_runs.c.flow_run_id).where(
         task_runs.c.state == "Submitted", task_runs.c.state_timestamp <= ago(HEARTBEAT_TIMEOUT)
     )
-    is_lost = or_(runs.c.id.not_in(alive), runs.c.id.in_(stuck))
+    running = select(task_runs.c.flow_run_id).where(task_runs.c.state == "Running")
+    is_lost = or_(runs.c.id.not_in(alive), and_(runs.c.id.in_(stuck), runs.c.id.not_in(running)))
     lost = select(runs).where(runs.c.state.in_(("Running", "Submitted")), is_lost)
     _each(tx, _silent(lost).order_by(runs.c.updated).limit(500), lambda run: _resurrect(tx, run))
 

@@ -81,10 +81,10 @@ class Deferring:
         if deferrable is None:
             deferrable = prefect.context.get("task_name") == task.name and bool(_setting("deferrable", False))
         # only a backend's task run can be started again; Prefect's runner for those alone knows its version
-        self._is_deferrable = deferrable and prefect.context.get("task_run_version") is not None
+        can_go_on = prefect.context.get("task_run_version") is not None
         # its time would begin anew, a loop too, and who has let it run would be asked again
-        kept_here = task.timeout or prefect.context.get("task_loop_count") or prefect.context.get("resume")
-        self._is_deferrable = self._is_deferrable and not kept_here
+        begins_anew = task.timeout or prefect.context.get("task_loop_count") or prefect.context.get("resume")
+        self._is_deferrable = bool(deferrable and can_go_on and not begins_anew)
         earlier = _earlier() if self._is_deferrable else None
         self._is_resumed = earlier is not None
         self._since = instant(earlier.since) if earlier else pendulum.now("utc")

@@ -72,6 +72,11 @@ def test_lazarus_starts_a_run_again_that_was_lost_while_an_agent_started_it(tx: 
     since = ago(SILENCE if is_lost else SILENCE / 2)
     tx.update(tables.task_run, tables.task_run.c.id == lost, state_timestamp=since)
     stored.no_heartbeat_for(tx, run_id, SILENCE)
+    # what still runs is for the zombie killer
+    stored.set_task_state(tx, waiting, "Running")
+    services.lazarus(tx)
+    assert stored.flow_run(tx, run_id)["state"] == "Running"
+    stored.set_task_state(tx, waiting, "Scheduled", start_time=ago(-3600))
     services.lazarus(tx)
     assert stored.flow_run(tx, run_id)["state"] == ("Scheduled" if is_lost else "Running")
 

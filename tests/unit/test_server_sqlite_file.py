@@ -39,15 +39,12 @@ def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) ->
     assert file.read_bytes() == before
 
 
-@pytest.mark.parametrize(
-    "made",
-    ["CREATE TABLE other (title); PRAGMA user_version = 1", "CREATE VIEW other AS SELECT 1"],
-    ids=["table", "view"],
-)
-def test_the_database_of_another_program_is_left_as_it_is(tmp_path: Path, made: str) -> None:
+@pytest.mark.parametrize("version", [0, 1])
+def test_the_database_of_another_program_is_left_as_it_is(tmp_path: Path, version: int) -> None:
+    """Whatever number it has given to it."""
     file = tmp_path / "other.db"
     with closing(sqlite3.connect(file)) as other:
-        other.executescript(made)
+        other.executescript(f"CREATE TABLE other (title); PRAGMA user_version = {version}")
     before = file.read_bytes()
     with pytest.raises(DatabaseUnusable, match="another program"):
         Database(f"sqlite:///{file}")

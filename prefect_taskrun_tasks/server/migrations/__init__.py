@@ -46,8 +46,7 @@ def is_empty(connection: Connection, name: str, is_first: bool) -> bool:
     """
     if is_first or version(connection) is not None:
         return False
-    found = inspect(connection)
-    if found.get_table_names() or found.get_view_names():
+    if inspect(connection).get_table_names():
         raise DatabaseUnusable(f"The database {name} belongs to another program. Name another one.")
     return True
 
