@@ -206,12 +206,13 @@ def _retry_after(error: Any) -> float:
 
 
 class _Session(requests.Session):
-    """Connections without retries of their own, on which no request outlasts the patience by more than a second."""
+    """Connections without retries of their own, on which no answer begins more than a second after the patience."""
 
     def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
         hold = _hold.get()
         if hold is None:
-            options["timeout"] = min(options["timeout"], max(1.0, _patience.get()))
+            longest = min(options["timeout"], max(1.0, _patience.get()))
+            options["timeout"] = urllib3.Timeout(total=longest)
             return super().send(request, **options)
         request.headers["Prefer"] = f"wait={hold.seconds}"
         options.update(timeout=options["timeout"] + hold.seconds, stream=True)

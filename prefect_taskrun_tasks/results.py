@@ -5,6 +5,7 @@ import pickle
 import threading
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from copy import copy
 from functools import lru_cache
 from itertools import islice
@@ -302,6 +303,12 @@ def _until_failure(values: Iterable[T]) -> Tuple[List[T], Optional[Exception]]:
     return got, None
 
 
+def threads_as_this(number: int, name: str) -> ThreadPoolExecutor:
+    """Threads with the context of this one, where Prefect keeps secrets, and which API a Dask worker is to speak to."""
+    context = dict(prefect.context)
+    return ThreadPoolExecutor(number, name, initializer=prefect.context.update, initargs=(context,))
+
+
 def in_order(work: Callable[[T], U], items: Iterable[T], workers: int, expected: int = 0) -> Iterator[U]:
     """``map(work, items)`` on several threads: values in order, the first failure raised in its place.
 
@@ -313,15 +320,12 @@ def in_order(work: Callable[[T], U], items: Iterable[T], workers: int, expected:
     """
     size = max(1, min(LARGEST_CHUNK, expected // (workers * 8)))
     iterator = iter(items)
-    # Prefect's context belongs to a thread, and holds secrets that results may need
-    context = {name: value for name, value in prefect.context.items() if name != "config"}
 
     def run(chunk: List[T], then: Optional[Exception]) -> Tuple[List[U], Optional[Exception]]:
-        with prefect.context(context):
-            values, failure = _until_failure(map(work, chunk))
+        values, failure = _until_failure(map(work, chunk))
         return values, failure or then
 
-    with ThreadPoolExecutor(workers, thread_name_prefix="result") as threads:
+    with threads_as_this(workers, "result") as threads:
         running: Deque[Future[Tuple[List[U], Optional[Exception]]]] = deque()
         is_more = True
         try:
@@ -329,7 +333,7 @@ def in_order(work: Callable[[T], U], items: Iterable[T], workers: int, expected:
                 while is_more and len(running) < 2 * workers:
                     chunk, failure = _until_failure(islice(iterator, size))
                     is_more = len(chunk) == size
-                    running.append(threads.submit(run, chunk, failure))
+                    running.append(threads.submit(copy_context().run, run, chunk, failure))
                 if not running:
                     return
                 values, failure = running.popleft().result()

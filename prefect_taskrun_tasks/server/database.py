@@ -2,7 +2,7 @@
 
 import math
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Callable, Iterator, Union
 
 from sqlalchemy import Connection, make_url, select
@@ -49,19 +49,17 @@ class Database:
     ) -> None:
         self._on_stored = on_stored
         self.store = _store(url, must_exist)
-        try:
-            self._upgrade(must_exist)
-        except DatabaseError as error:
-            self.store.close()
-            reason = " ".join(str(error.orig).split())
-            hint = BUSY if "locked" in (self.store.hindrance(error) or "") else self.store.hint
-            raise DatabaseUnusable(f"The database {self.store.name} cannot be used: {reason}. {hint}") from error
-        except NotStored as error:
-            self.store.close()
-            raise DatabaseUnusable(f"The database {self.store.name} cannot be used: {error}") from error
-        except BaseException:
-            self.store.close()
-            raise
+        with ExitStack() as undone:
+            undone.callback(self.store.close)
+            try:
+                self._upgrade(must_exist)
+            except DatabaseError as error:
+                reason = " ".join(str(error.orig).split())
+                hint = BUSY if "locked" in (self.store.hindrance(error) or "") else self.store.hint
+                raise DatabaseUnusable(f"The database {self.store.name} cannot be used: {reason}. {hint}") from error
+            except NotStored as error:
+                raise DatabaseUnusable(f"The database {self.store.name} cannot be used: {error}") from error
+            undone.pop_all()
 
     def _upgrade(self, must_exist: bool) -> None:
         with self.store.reading(math.inf) as connection:

@@ -7,7 +7,7 @@ import logging
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, closing
 from typing import Any, AsyncIterator, Dict, Iterable, List, Optional
 
 import uvicorn
@@ -91,28 +91,21 @@ class Backend:
         # a name that somebody else's page has made to mean this machine is not among them; no page has a key
         name = f"[{host}]" if ":" in host else host
         # (of an IPv6 address, early releases of Starlette compare what comes before the first colon)
-        self._names = [name, name.split(":")[0], "127.0.0.1", "localhost"]
-        if api_key or not _is_loopback(host):
-            self._names = ["*"]
+        own = [name, name.split(":")[0], "127.0.0.1", "localhost"]
+        self._names = ["*"] if api_key or not _is_loopback(host) else own
         self._cors_origins = [origin.rstrip("/") for origin in cors_origins]
-        self._socket = _listen(host, port)
         self._poker = Poker(agent_addresses)
         self._news = News()
-        try:
-            self._database = Database(database_url, self._stored)
-            try:
-                self._database.reserve()
-            except BaseException:
-                self._database.close()
-                raise
-        except BaseException:
-            self._socket.close()
-            raise
+        with ExitStack() as undone:
+            self._socket = undone.enter_context(_listen(host, port))
+            #: the address to give to Prefect
+            self.url = f"http://{name}:{self._socket.getsockname()[1]}"
+            self._database = undone.enter_context(closing(Database(database_url, self._stored)))
+            self._database.reserve()
+            undone.pop_all()
         #: where everything is, without a password
         self.kept_in = self._database.store.name
         self._services = Services(self._database, {**INTERVALS, **(intervals or {})})
-        #: the address to give to Prefect
-        self.url = f"http://{name}:{self._socket.getsockname()[1]}"
         self._teller = Teller(self.url)
         # writing goes one by one anyway; with threads of its own, reading never waits for it
         self._readers = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="read")

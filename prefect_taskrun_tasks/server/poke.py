@@ -42,8 +42,12 @@ class Poker:
         self._due.set()
 
     def _loop(self) -> None:
-        while self._due.wait() and not self._stopped:
+        while True:
+            self._due.wait()
             self._due.clear()
+            # not before, or the wake of `stop` could be cleared
+            if self._stopped:
+                return
             for url in self._urls:
                 try:
                     self._opener.open(url, timeout=TIMEOUT).close()

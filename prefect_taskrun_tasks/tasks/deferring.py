@@ -1,5 +1,6 @@
 """Waits that hold no process: the task run ends as Scheduled, and goes on in another process when it has come due."""
 
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Callable, Optional
 
@@ -17,7 +18,7 @@ from ..errors import InvalidArgument, TaskRunError, WaitTimeout
 from ..views import FlowRunView
 from ..views.deferral import Deferral, at_work
 from ..views.history import instant
-from ..waiting import Deadline, Timeout
+from ..waiting import Bookmark, Deadline, Timeout
 from . import losses
 
 #: Seconds for which a wait holds its process, before it is deferred
@@ -88,8 +89,8 @@ class Deferring:
         earlier = _earlier() if self._is_deferrable else None
         self._is_resumed = earlier is not None
         self._since = instant(earlier.since) if earlier else pendulum.now("utc")
-        #: until when the awaited flow run's doings have been repeated
-        self.told: Optional[pendulum.DateTime] = instant(earlier.told) if earlier and earlier.told else None
+        #: how far the awaited flow run's doings have been repeated; None if nobody has looked yet
+        self.told = Bookmark(_time(earlier.state_told), _time(earlier.log_told)) if earlier else None
         waited = max(0.0, (pendulum.now("utc") - self._since).total_seconds())
         #: when to give up
         self.deadline = Deadline(max_duration, timeout, waited)
@@ -108,14 +109,13 @@ class Deferring:
         # in another process it is known to last
         here = 0.0 if self._is_resumed else self._defer_after
         refusal: Optional[str] = None
-        while self._is_deferrable and not self.deadline.is_one_look:
-            try:
+        while self._is_deferrable and self.deadline.left:
+            with suppress(WaitTimeout):
                 return wait(self.deadline.sooner(here))
-            except WaitTimeout:
-                if not self.deadline.left:
-                    raise
-            refusal = self._defer(flow_run_id, refusal)
-            here = max(self._defer_after, _recheck() if refusal else 1.0)
+            if self.deadline.left:
+                refusal = self._defer(flow_run_id, refusal)
+                here = max(self._defer_after, _recheck() if refusal else 1.0)
+        # or one more look, if the time is over
         return wait(self.deadline)
 
     def _defer(self, flow_run_id: str, told: Optional[str]) -> Optional[str]:
@@ -153,8 +153,9 @@ class Deferring:
             # as the backend writes it
             awaited["id"],
             since=self._since.isoformat(),
-            told=self.told.isoformat() if self.told else None,
-            until=self.deadline.end.isoformat() if self.deadline.end else None,
+            state_told=_text(self.told and self.told.state),
+            log_told=_text(self.told and self.told.log),
+            until=_text(self.deadline.end),
         )
         raise Deferred(
             f"Waiting for flow run {awaited['name']!r} ({flow_run_id}) since {self._since:%Y-%m-%d %H:%M:%S} UTC, "
@@ -164,6 +165,14 @@ class Deferring:
             # a retry that is deferred is still that retry: Prefect's task runner finds its number there
             context={"task_run_count": prefect.context.get("task_run_count", 1), **deferral.as_context()},
         )
+
+
+def _text(time: Optional[pendulum.DateTime]) -> Optional[str]:
+    return time.isoformat() if time else None
+
+
+def _time(text: Optional[str]) -> Optional[pendulum.DateTime]:
+    return instant(text) if text else None
 
 
 def _setting(name: str, default: Any) -> Any:

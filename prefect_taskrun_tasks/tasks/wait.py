@@ -101,15 +101,16 @@ class WaitForFlowRun(Task):
         check_is_not_current(flow_run_id, "wait_for_flow_run")
         deferring = Deferring(self, deferrable, defer_after, max_duration, timeout)
 
-        def watch(flow_run_id: str, deadline: Deadline) -> FlowRunView:
-            watch = Watch(flow_run_id, stream_states, stream_logs, deadline, after=deferring.told)
-            for log in watch:
-                self.logger.log(log.level, f"Flow {watch.seen.name!r}: {log.message}")
-                deferring.told = max(log.timestamp, deferring.told or log.timestamp)
-            return watch.seen
-
         def wait(flow_run_id: str) -> FlowRunView:
-            return deferring.wait(flow_run_id, lambda deadline: watch(flow_run_id, deadline))
+            watch = Watch(flow_run_id, stream_states, stream_logs, after=deferring.told)
+
+            def repeat(deadline: Deadline) -> FlowRunView:
+                for log in watch.until(deadline):
+                    self.logger.log(log.level, f"Flow {watch.seen.name!r}: {log.message}")
+                    deferring.told = watch.bookmark
+                return watch.seen
+
+            return deferring.wait(flow_run_id, repeat)
 
         flow_run = finished(flow_run_id, deferring.deadline, wait)
         if raise_final_state:

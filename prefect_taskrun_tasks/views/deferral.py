@@ -43,8 +43,9 @@ class Deferral:
     awaits: str
     #: when the wait began, as ISO 8601 in UTC
     since: str
-    #: what happened to the flow run until then was repeated by the task run that waits; None if it repeats nothing
-    told: Optional[str] = None
+    #: the times of the flow run's last state, and of its last log line, that the task run that waits has repeated
+    state_told: Optional[str] = None
+    log_told: Optional[str] = None
     #: when its time limit is over, as ISO 8601 in UTC; None if it has none. Whoever wakes it lets it sleep until then
     until: Optional[str] = None
 
@@ -58,7 +59,7 @@ class Deferral:
         awaits, since = found.get("awaits"), found.get("since")
         if not isinstance(awaits, str) or not isinstance(since, str):
             return None
-        return cls(awaits, since, found.get("told"), found.get("until"))
+        return cls(awaits, since, *(found.get(name) for name in ("state_told", "log_told", "until")))
 
     def as_context(self) -> Dict[str, Any]:
         """The item of a state's context that says so."""

@@ -1,5 +1,6 @@
 """A registered flow as it was when looked up."""
 
+import os
 import threading
 from dataclasses import dataclass
 from typing import Any, Dict, List, Mapping, Optional
@@ -25,6 +26,15 @@ FLOWS_KEPT = 32
 _flows: "Dict[str, prefect.Flow]" = {}
 #: a flow's code may itself load a flow
 _loading = threading.RLock()
+
+
+def _forget() -> None:
+    """A process that was forked must not wait for a thread that has not come along."""
+    global _loading
+    _loading = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_forget)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

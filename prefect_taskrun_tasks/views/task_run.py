@@ -1,7 +1,6 @@
 """A task run as it was when looked up."""
 
 import difflib
-from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import partial
@@ -495,7 +494,7 @@ def _ahead(pages: Iterator[List[api.Row]]) -> Iterator[List[api.Row]]:
         return next(pages, None)
 
     page = following()
-    with ThreadPoolExecutor(1, thread_name_prefix="page") as thread:
+    with results.threads_as_this(1, "page") as thread:
         while page is not None:
             # a page that is not full is most likely the last, and its successor not worth a thread
             coming = thread.submit(copy_context().run, following) if len(page) >= api.PAGE else None

@@ -7,10 +7,11 @@ from .family import watch_family
 from .progress import Progress
 from .wait import Wait
 from .waits import Waits, wait_until_finished
-from .watch import Watch, watch_flow_run
+from .watch import Bookmark, Watch, watch_flow_run
 
 __all__ = [
     "LONGEST_WAIT",
+    "Bookmark",
     "Deadline",
     "Progress",
     "Timeout",

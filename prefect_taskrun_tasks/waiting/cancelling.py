@@ -1,6 +1,6 @@
 """Cancelling the children of a flow run that is being cancelled, and theirs."""
 
-from typing import List, Set, Tuple
+from typing import List, Optional, Set
 
 from .. import api
 from ..views import FlowRunView
@@ -8,17 +8,19 @@ from ..views import FlowRunView
 #: Seconds for which the Prefect API is asked again, if it does not answer
 PATIENCE = 10.0
 
-#: flow runs, and the versions of the states in which they were seen to be cancelled
-_cancelled: Set[Tuple[str, int]] = set()
+#: flow runs that were cancelled here with their parents
+_cancelled: Set[str] = set()
 
 
-def cancel_children(flow_run_id: str) -> List[str]:
+def cancel_children(flow_run_id: str, awaited: Optional[str] = None) -> List[str]:
     """If a flow run is being cancelled, cancels its unfinished children whose parent close policy is so, and theirs.
 
-    The embedded backend has done so already. Many waits of one parent have it done once.
+    The embedded backend has done so already. Many waits of one parent have it done once, but for children that it
+    creates thereafter: its process is stopped only when it sees that it is being cancelled.
 
     Args:
         flow_run_id: UUID of the parent.
+        awaited: UUID of a child, for which alone it need not be done again.
 
     Returns:
         UUIDs of the flow runs that have been cancelled.
@@ -26,10 +28,11 @@ def cancel_children(flow_run_id: str) -> List[str]:
     Raises:
         BackendUnreachable: the Prefect API does not answer.
     """
+    if awaited in _cancelled:
+        return []
     with api.patience(PATIENCE):
         where = {"id": {"_eq": flow_run_id}, "state": {"_in": ["Cancelling", "Cancelled"]}}
-        seen = {(flow_run_id, row["version"]) for row in api.find("flow_run", where, fields="version")}
-        if seen <= _cancelled:
+        if not api.find("flow_run", where, fields="id"):
             return []
         found: List[str] = []
         parents = [flow_run_id]
@@ -39,7 +42,8 @@ def cancel_children(flow_run_id: str) -> List[str]:
             for child_run_id in parents:
                 api.cancel_flow_run(child_run_id)
             found += parents
-        _cancelled.update(seen)
+        if awaited:
+            _cancelled.update(found)
         return found
 
 

@@ -40,10 +40,9 @@ class Deadline:
         self._start = monotonic() - waited
         self._seconds = math.inf if seconds is None else seconds
 
-    @property
-    def is_one_look(self) -> bool:
-        """Whether there never was any time, but for one look."""
-        return self._seconds == 0
+    def was_over(self, at: float) -> bool:
+        """Whether there was no time left at a reading of `time.monotonic`: a wait that began then has one look."""
+        return at >= self._start + self._seconds
 
     @property
     def left(self) -> float:

@@ -59,14 +59,15 @@ class Waits:
         return self
 
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
-        guarded = {wait.guarded_by for wait in self._seen if wait.guarded_by}
-        for wait in list(self._seen):
+        waits = list(self._seen)
+        for wait in waits:
             self.leave(wait)
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
             # Prefect interrupts a flow run that is cancelled, perhaps before it was seen here
-            for parent in guarded:
-                with suppress(Exception):
-                    cancel_children(parent)
+            for wait in waits:
+                if wait.guarded_by:
+                    with suppress(Exception):
+                        cancel_children(wait.guarded_by, wait.flow_run_id)
 
     def add(self, flow_run_id: str) -> Wait:
         """Begins to wait for a flow run.
@@ -114,7 +115,7 @@ class Waits:
                 self.is_parent_cancelled = True
                 # if that fails, the wait that is interrupted thereafter tries again
                 with suppress(TaskRunError, ClientError):
-                    cancel_children(wait.waiting_run_id)
+                    cancel_children(wait.waiting_run_id, wait.flow_run_id)
                 continue
             if told.row is not None:
                 self._seen[wait] = told.row
@@ -143,7 +144,7 @@ class Waits:
         if self._deadline.left:
             return
         for wait in self._unfinished():
-            if self._deadline.is_one_look:
+            if self._deadline.was_over(wait.since):
                 wait.is_looked_for.wait(max(0.0, wait.since + FIRST_LOOK - monotonic()))
             if self._inbox.empty():
                 raise self._missed(wait) from self._watcher.failure

@@ -4,7 +4,7 @@ import logging
 from contextlib import suppress
 from datetime import timedelta
 from time import monotonic
-from typing import Callable, Iterable, Iterator, List, Optional
+from typing import Callable, Iterable, Iterator, List, NamedTuple, Optional, Set
 
 import pendulum
 from prefect.exceptions import ClientError
@@ -62,14 +62,23 @@ def watch_flow_run(
         ...     print(log.timestamp, log.message)
     """
     deadline = Deadline(max_duration, timeout)
-    yield from Watch(flow_run_id, stream_states, stream_logs, deadline, before_poll, task_run_id)
+    yield from Watch(flow_run_id, stream_states, stream_logs, before_poll, task_run_id).until(deadline)
+
+
+class Bookmark(NamedTuple):
+    """How far the doings of a flow run have been told."""
+
+    #: the time of the last state that was
+    state: Optional[pendulum.DateTime] = None
+    #: the time of the last log line that was
+    log: Optional[pendulum.DateTime] = None
 
 
 class Watch:
-    """A flow run that is watched by iterating over this, with the arguments of `watch_flow_run`, and:
+    """A flow run that is watched, with the arguments of `watch_flow_run`, and:
 
     Args:
-        after: leave out what happened until then.
+        after: where another watch of it, in another process, has ended.
     """
 
     def __init__(
@@ -77,22 +86,22 @@ class Watch:
         flow_run_id: str,
         stream_states: bool,
         stream_logs: bool,
-        deadline: Deadline,
         before_poll: Callable[[], None] = lambda: None,
         task_run_id: Optional[str] = None,
-        after: Optional[pendulum.DateTime] = None,
+        after: Optional[Bookmark] = None,
     ) -> None:
         self.flow_run_id = flow_run_id
-        #: what was told already, by another watch: all until then
-        self._after = after
+        self._is_resumed = after is not None
+        #: how far its doings have been told: before, and by now
+        self._after = self.bookmark = after or Bookmark()
         self._task_run_id = task_run_id
         self._stream_states = stream_states
         self._stream_logs = stream_logs
-        self._deadline = deadline
         self._before_poll = before_poll
         self._seen: Optional[FlowRunView] = None
         self._states = 0
-        self._last_log: Optional[pendulum.DateTime] = None
+        #: hashes of the ids of log lines that have been seen
+        self._lines: Set[int] = set()
         self._next_agent_warning = monotonic() + AGENT_WARNING
 
     @property
@@ -101,9 +110,10 @@ class Watch:
         assert self._seen is not None
         return self._seen
 
-    def __iter__(self) -> Iterator[FlowRunLog]:
+    def until(self, deadline: Deadline) -> Iterator[FlowRunLog]:
+        """What happens to it until it has finished, but for what was told before; as `watch_flow_run`."""
         with Waits(
-            self._deadline, states=self._stream_states, logs=self._stream_logs, before_poll=self._before_poll
+            deadline, states=self._stream_states, logs=self._stream_logs, before_poll=self._before_poll
         ) as waits:
             waits.add(self.flow_run_id)
             ended: Optional[float] = None
@@ -112,14 +122,14 @@ class Watch:
                 if news and news.row:
                     is_first = self._seen is None
                     self._seen = FlowRunView._from_flow_run_data(news.row)
-                    if is_first and self._seen.state.is_finished() and self._after is None:
+                    if is_first and self._seen.state.is_finished() and not self._is_resumed:
                         yield from self._summary()
                         return
                     entries += self._new_states()
                 if news:
                     entries += self._new_logs(news.logs)
                 entries += self._agent_warning()
-                yield from sorted(each for each in entries if self._after is None or each.timestamp > self._after)
+                yield from sorted(entries)
                 if self._seen and self._seen.state.is_finished():
                     ended = ended or monotonic()
                     if not self._stream_logs or self._has_last_logs() or monotonic() > ended + LAST_LOGS:
@@ -134,24 +144,35 @@ class Watch:
         self._states += len(states)
         if not self._stream_states:
             return []
+        told = self._after.state
+        states = [state for state in states if told is None or state.timestamp > told]
+        self.bookmark = self.bookmark._replace(state=self.seen.states[-1].timestamp)
         return [
             FlowRunLog(state.timestamp, logging.INFO, f"Entered state <{type(state).__name__}>: {state.message}")
             for state in states
         ]
 
     def _new_logs(self, rows: Iterable[api.Row]) -> List[FlowRunLog]:
-        logs = [(FlowRunLog.from_dict(row), row["task_run_id"]) for row in rows]
-        self._last_log = max(
-            [log.timestamp for log, _ in logs] + ([self._last_log] if self._last_log else []), default=None
+        logs = [(FlowRunLog.from_dict(row), row) for row in rows if hash(row["id"]) not in self._lines]
+        self._lines.update(hash(row["id"]) for _, row in logs)
+        told = self._after.log
+        latest = max(
+            [log.timestamp for log, _ in logs] + ([self.bookmark.log] if self.bookmark.log else []), default=None
         )
-        return [log for log, task_run_id in logs if self._task_run_id in (None, task_run_id)]
+        self.bookmark = self.bookmark._replace(log=latest)
+        return [
+            log
+            for log, row in logs
+            if self._task_run_id in (None, row["task_run_id"]) and (told is None or log.timestamp > told)
+        ]
 
     def _has_last_logs(self) -> bool:
         """Whether the flow run's last line has been seen, which its process logs just before the last state.
 
         See `determine_final_state` in prefect 1.4.1's engine/flow_runner.py.
         """
-        return self._last_log is not None and self._last_log > self.seen.states[-1].timestamp - LAST_LINE
+        last = self.bookmark.log
+        return last is not None and last > self.seen.states[-1].timestamp - LAST_LINE
 
     def _agent_warning(self) -> List[FlowRunLog]:
         if self._seen is None or not self._stream_states or monotonic() < self._next_agent_warning:

@@ -1,7 +1,11 @@
 """Results of which the state does not say enough: how to read them is found in the flow, or told by the caller."""
 
 import base64
+import os
+import signal
+import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -193,6 +197,34 @@ def test_a_flow_that_cannot_be_loaded_is_tried_once_for_all_children(run_of_json
     with pytest.raises(errors.UnknownResultType, match=r"get-1\[0\].*ModuleNotFoundError"):
         get(run_of_json).get_result()
     assert load.call_count == 1
+
+
+def test_a_process_that_was_forked_while_a_flow_was_loaded_loads_it_itself(run_of_json: DrivenRun, mocker: Any) -> None:
+    load, begun, forked = Local.get_flow, threading.Event(), threading.Event()
+
+    def get_flow(storage: Local, name: str) -> Flow:
+        begun.set()
+        assert forked.wait(60)
+        return load(storage, name)
+
+    mocker.patch.object(Local, "get_flow", get_flow)
+    view = FlowView.of_flow_run(run_of_json.id)
+    with ThreadPoolExecutor(1) as thread:
+        loading = thread.submit(view.get_flow)
+        assert begun.wait(60)
+        child = os.fork()
+        if child == 0:
+            # nothing of pytest's must run twice
+            signal.alarm(30)
+            forked.set()
+            try:
+                name = view.get_flow().name
+            finally:
+                os._exit(0 if name == view.name else 1)
+        forked.set()
+        _, status = os.waitpid(child, 0)
+        assert loading.result(60).name == view.name
+    assert status == 0
 
 
 def test_another_version_of_the_flow_is_another_flow() -> None:

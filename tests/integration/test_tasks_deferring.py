@@ -2,8 +2,10 @@
 
 from typing import Any, Iterator, List
 
+import pendulum
 import prefect
 import pytest
+from conftest import eventually
 from driven import DrivenRun, NewUrl, shared_backend
 from prefect import Flow, flatten, task, unmapped
 from prefect.engine.results import LocalResult
@@ -14,7 +16,7 @@ from prefect.storage import Local
 from prefect.triggers import manual_only
 from prefect.utilities.configuration import set_temporary_config
 
-from prefect_taskrun_tasks import WaitForFlowRun, api, wait_for_flow_run
+from prefect_taskrun_tasks import TaskRunView, WaitForFlowRun, api, wait_for_flow_run
 from prefect_taskrun_tasks.server import Backend
 from prefect_taskrun_tasks.tasks import deferring
 
@@ -59,6 +61,21 @@ def test_a_wait_is_deferred(child: DrivenRun) -> None:
     with Flow("deferred", result=HERE) as flow:
         WaitForFlowRun(name="wait")(child.id, deferrable=True, **AT_ONCE)
     assert last_state(flow) == "Scheduled"
+
+
+@pytest.mark.parametrize(("end", "told"), [("Success", "succeeded"), (None, "was left in state <Running>")])
+def test_a_wait_that_goes_on_when_its_time_is_over_looks_once_more(end: Any, told: str) -> None:
+    child = DrivenRun(Flow("child-in-time")).enter(Running())
+    with Flow("late", result=HERE) as flow:
+        WaitForFlowRun(name="wait")(child.id, deferrable=True, **AT_ONCE)
+    run = DrivenRun(flow)
+    assert run.execute().is_running()
+    if end:
+        child.enter(Success())
+    wait = TaskRunView.from_task_slug("wait-1", run.id)
+    eventually(lambda: wait.state.start_time < pendulum.now("utc"))
+    run.execute()
+    assert told in str(wait.get_latest().state.message)
 
 
 def test_what_is_mapped_after_a_wait_is_given_what_was_returned_before_it() -> None:

@@ -207,6 +207,7 @@ def test_flow_runs_that_are_each_others_children_are_cancelled_all_the_same() ->
 def leaving_children(monkeypatch: pytest.MonkeyPatch) -> None:
     """A backend that does not know of children, such as Prefect Server."""
     monkeypatch.setattr("prefect_taskrun_tasks.server.rules.states._cancel_children", lambda tx, parent: None)
+    monkeypatch.setattr("prefect_taskrun_tasks.server.rules.children.is_orphaned", lambda tx, context: False)
 
 
 @pytest.mark.usefixtures("leaving_children")
@@ -214,11 +215,14 @@ def test_whoever_waits_cancels_children_and_theirs_where_the_backend_does_not(pa
     others, ids = family(parent.id, "abandon"), family(parent.id, "cancel")
     assert cancelling.cancel_children(parent.id) == []
     cancel(parent.id)
-    assert sorted(cancelling.cancel_children(parent.id)) == sorted(ids)
+    assert sorted(cancelling.cancel_children(parent.id, ids[0])) == sorted(ids)
     assert [state_of(each) for each in ids] == ["Cancelling", "Cancelling", "Cancelled"]
     assert [state_of(each) for each in others] == ["Running", "Running", "Scheduled"]
-    # once, however many wait
-    assert cancelling.cancel_children(parent.id) == []
+    # once, however many wait for them; and what is created until its process sees that it is being cancelled
+    assert cancelling.cancel_children(parent.id, ids[0]) == []
+    late = child_of(parent.id, "late", parent_close_policy="cancel")
+    assert late in cancelling.cancel_children(parent.id, late)
+    assert cancelling.cancel_children(parent.id, late) == []
 
 
 @pytest.mark.usefixtures("leaving_children")

@@ -3,6 +3,7 @@
 import logging
 import re
 from datetime import timedelta
+from itertools import islice
 from typing import Any, Iterator, List, Tuple
 
 import pendulum
@@ -16,6 +17,7 @@ from prefect.engine.state import Cancelling, Failed, Queued, Running, Submitted,
 import prefect_taskrun_tasks as ours
 from prefect_taskrun_tasks import errors
 from prefect_taskrun_tasks.server import Backend
+from prefect_taskrun_tasks.waiting import Deadline
 from prefect_taskrun_tasks.waiting import watch as watch_module
 
 NOBODY = "4f6b3c1e-0000-4000-8000-000000000000"
@@ -128,6 +130,33 @@ def test_logs_that_are_uploaded_late_are_shown_once(run: DrivenRun) -> None:
     assert next(watch).message == "third"
     run.enter(Success())
     assert messages(watch) == []
+
+
+def test_a_watch_goes_on_where_it_or_another_was_left(run: DrivenRun) -> None:
+    """Also with lines that come late: of one process they come in their order, but states come before them."""
+    now = pendulum.now("utc")
+
+    def look(watch: watch_module.Watch, count: int) -> List[str]:
+        return messages(islice(watch.until(Deadline(None, 20)), count))
+
+    run.enter(Running())
+    run.log("first", timestamp=now.subtract(seconds=5).isoformat())
+    watch = watch_module.Watch(run.id, True, True)
+    assert sorted(each[:23] for each in look(watch, 3)) == [
+        "Entered state <Running>",
+        "Entered state <Schedule",
+        "first",
+    ]
+    run.log("before", timestamp=now.subtract(seconds=8).isoformat())
+    assert look(watch, 1) == ["before"]
+    run.log("second", timestamp=now.subtract(seconds=4).isoformat())
+    assert look(watch_module.Watch(run.id, True, True, after=watch.bookmark), 1) == ["second"]
+    run.enter(Success())
+    assert look(watch_module.Watch(run.id, False, True, after=watch_module.Bookmark()), 9) == [
+        "before",
+        "first",
+        "second",
+    ]
 
 
 def test_a_log_that_is_uploaded_after_the_last_state_is_shown(run: DrivenRun, monkeypatch: Any) -> None:

@@ -355,7 +355,7 @@ def test_a_wait_cancels_the_child_when_its_flow_run_is_cancelled(flow_id: str, s
             eventually(lambda: type(child.client.get_flow_run_state(child.id)).__name__ == "Cancelling")
         child.enter(Success("in the end"))
         assert waiting.result(60).state.message == "in the end"
-    assert (parent.id in dict(cancelling._cancelled)) == (policy == "cancel")
+    assert (child.id in cancelling._cancelled) == (policy == "cancel")
 
 
 def _all_news(flow_run_id: str, before_poll: Callable[[], None]) -> None:

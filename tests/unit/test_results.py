@@ -3,14 +3,15 @@
 from pathlib import Path
 from typing import Any, Type
 
+import prefect
 import pytest
 from prefect.engine.result import NoResult
 from prefect.engine.results import LocalResult, PrefectResult
 from prefect.engine.serializers import JSONSerializer
 from prefect.engine.state import Cached, Cancelled, Failed, Finished, Skipped, State, Success, TimedOut, TriggerFailed
 
-from prefect_taskrun_tasks import errors
-from prefect_taskrun_tasks.results import Loader, Stored
+from prefect_taskrun_tasks import api, errors
+from prefect_taskrun_tasks.results import Loader, Stored, in_order
 
 
 class CompanyResult(LocalResult):
@@ -28,6 +29,17 @@ def load(state: State, task_run: str) -> Any:
 def from_the_backend(state: State) -> State:
     """The state as it is when it has been to the backend and back."""
     return State.deserialize(state.serialize())
+
+
+def test_threads_that_read_have_the_context_of_the_one_that_asked() -> None:
+    """Such as a worker of Dask has it from its flow run: it has not been told of any Prefect API itself."""
+    context = {"config": {"cloud": {"api": "http://there"}}, "secrets": {"password": "known"}}
+
+    def seen(number: int) -> Any:
+        return prefect.context.config.cloud.api, prefect.context.secrets["password"], api.patience_now()
+
+    with prefect.context(context), api.patience(3):
+        assert set(in_order(seen, range(9), workers=2)) == {("http://there", "known", 3)}
 
 
 @pytest.mark.parametrize("value", [None, 0, "", [], "foobar!", {"a": [1, 2]}])

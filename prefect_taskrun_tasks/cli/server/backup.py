@@ -1,5 +1,6 @@
 """``prefect-taskrun server backup``."""
 
+from contextlib import closing
 from pathlib import Path
 
 import click
@@ -40,9 +41,8 @@ def backup(file: Path, database_url: str, force: bool) -> None:
         from ...server.database import Database
 
     try:
-        database = Database(database_url, must_exist=True)
-        copy(database, file, overwrite=force, report=Progress("Parts copied"))
-        database.close()
+        with closing(Database(database_url, must_exist=True)) as database:
+            copy(database, file, overwrite=force, report=Progress("Parts copied"))
     except (BackupFailed, DatabaseUnusable) as error:
         raise click.ClickException(str(error)) from error
     click.echo(f"Wrote {file}, {size(file.stat().st_size)}.")

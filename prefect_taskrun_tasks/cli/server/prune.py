@@ -2,6 +2,7 @@
 
 import re
 import sqlite3
+from contextlib import closing
 from datetime import timedelta
 from typing import Mapping
 
@@ -61,21 +62,21 @@ def prune(older_than: timedelta, database_url: str, dry_run: bool) -> None:
         from ...server.errors import NotStored
 
     try:
-        database = Database(database_url, must_exist=True)
-        before = ago(older_than.total_seconds())
-        if dry_run:
-            with database.read() as connection:
-                click.echo(f"Would delete {_told(pruning.count(connection, before))}, ended before {before}.")
-            return
-        space = database.store.size()
-        click.echo(f"Deleted {_told(pruning.prune(database, before, Progress('Flow runs')))}, ended before {before}.")
-        if not database.store.give_back(Progress("Pages given back")):
-            click.echo(
-                "The file keeps its size, as a backend has it that was made by an early version: what is free in it is "
-                "used again. To make it smaller, stop the backend and prune again."
-            )
-        click.echo(f"The database has {size(database.store.size())}, before it had {size(space)}.")
-        database.close()
+        with closing(Database(database_url, must_exist=True)) as database:
+            before = ago(older_than.total_seconds())
+            if dry_run:
+                with database.read() as connection:
+                    click.echo(f"Would delete {_told(pruning.count(connection, before))}, ended before {before}.")
+                return
+            space = database.store.size()
+            deleted = _told(pruning.prune(database, before, Progress("Flow runs")))
+            click.echo(f"Deleted {deleted}, ended before {before}.")
+            if not database.store.give_back(Progress("Pages given back")):
+                click.echo(
+                    "The file keeps its size, as a backend has it that was made by an early version: what is free in "
+                    "it is used again. To make it smaller, stop the backend and prune again."
+                )
+            click.echo(f"The database has {size(database.store.size())}, before it had {size(space)}.")
     except DatabaseUnusable as error:
         raise click.ClickException(str(error)) from error
     except (DatabaseError, NotStored, sqlite3.Error) as error:

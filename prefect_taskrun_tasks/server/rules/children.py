@@ -1,6 +1,6 @@
 """Child flow runs: whose they are, and which are cancelled together with their parent."""
 
-from typing import List
+from typing import Any, List
 
 from sqlalchemy import select
 
@@ -18,9 +18,9 @@ def cancelled_with_parent(tx: Transaction, parent: Row) -> List[Row]:
     return tx.rows(select(tables.flow_run).where(jsonb.contains(context, {LINEAGE: lineage})))
 
 
-def is_orphaned(tx: Transaction, child: Row) -> bool:
-    """Whether a flow run would have been cancelled with its parent, had it been there already."""
-    lineage = (child["context"] or {}).get(LINEAGE)
+def is_orphaned(tx: Transaction, context: Any) -> bool:
+    """Whether a flow run with this context would have been cancelled with its parent, had it been there already."""
+    lineage = (context or {}).get(LINEAGE)
     if not isinstance(lineage, dict) or lineage.get("parent_close_policy") != "cancel":
         return False
     parent = tx.row(

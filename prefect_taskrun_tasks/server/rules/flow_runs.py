@@ -68,7 +68,7 @@ def create_flow_run(
     )
     _create_task_runs(tx, id, flow)
     states.set_start(tx, id, "Flow run scheduled.", scheduled_start_time)
-    if children.is_orphaned(tx, {"context": context}):
+    if children.is_orphaned(tx, context):
         states.cancel_flow_run(tx, id)
     return {"id": id}
 
