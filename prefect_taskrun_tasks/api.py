@@ -170,7 +170,9 @@ class _Faults:
         with self._lock:
             if self._since is None:
                 self._since = monotonic()
-                _logger.warning("The Prefect API does not answer (%s). Trying again...", attempt.outcome.exception())
+                error = attempt.outcome.exception()
+                assert error is not None
+                _logger.warning("The Prefect API does not answer (%s). Trying again...", _reason(error))
 
     def answered(self) -> None:
         with self._lock:
@@ -313,9 +315,16 @@ def _bad(answer: Any, purpose: str) -> BadAnswer:
     return BadAnswer(f"Received bad result while {purpose}: {str(answer)[:500]}")
 
 
+def _reason(error: BaseException) -> str:
+    """What is behind an error of a connection, without what requests and urllib3 wrap around it."""
+    wrapped = [each for each in (getattr(error, "reason", None), *error.args) if isinstance(each, BaseException)]
+    return _reason(wrapped[0]) if wrapped else str(error).rpartition("): ")[2]
+
+
 def _sought(table: str, where: Optional[Where]) -> str:
     rows = table.replace("_", " ") + "s"
-    return f"querying for {rows} where {where}" if where else f"querying for {rows}"
+    # of one that is composed, most is nobody's business
+    return f"querying for {rows} where {where}" if where and "_and" not in where else f"querying for {rows}"
 
 
 def find(
@@ -431,8 +440,8 @@ def _reaching(client: prefect.Client, purpose: str) -> Iterator[None]:
         yield
     except (requests.ConnectionError, requests.Timeout) as error:
         raise BackendUnreachable(
-            f"The Prefect API at {client.api_server} did not answer while {purpose}: {error}. Is the backend running, "
-            "and are PREFECT__BACKEND and PREFECT__SERVER__ENDPOINT set for it?"
+            f"The Prefect API at {client.api_server} did not answer while {purpose}: {_reason(error)}. Is the backend "
+            "running, and are PREFECT__BACKEND and PREFECT__SERVER__ENDPOINT set for it?"
         ) from error
     except requests.HTTPError as error:
         if not _may_pass(error):

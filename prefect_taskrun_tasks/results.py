@@ -14,8 +14,16 @@ from typing import Any, Callable, Deque, Dict, Iterable, Iterator, List, NamedTu
 import prefect
 from prefect.engine import state as prefect_states
 from prefect.engine.result import NoResultType, Result
-from prefect.engine.results import AzureResult, ConstantResult, GCSResult, LocalResult, S3Result, SecretResult
-from prefect.engine.serializers import PickleSerializer, Serializer
+from prefect.engine.results import (
+    AzureResult,
+    ConstantResult,
+    GCSResult,
+    LocalResult,
+    PrefectResult,
+    S3Result,
+    SecretResult,
+)
+from prefect.engine.serializers import JSONSerializer, PickleSerializer, Serializer
 from prefect.engine.state import State
 from prefect.serialization.result import StateResultSchema
 
@@ -39,8 +47,10 @@ WORKERS = 16
 LARGEST_CHUNK = 32
 
 #: Results that keep bytes somewhere, and leave it to a serializer what they mean
-_BYTES_RESULTS = (LocalResult, S3Result, GCSResult, AzureResult)
+_BYTES_RESULTS = (LocalResult, S3Result, GCSResult, AzureResult, PrefectResult)
 
+#: Serializers that they have unless they are given others
+_USUAL_SERIALIZERS = (PickleSerializer, JSONSerializer)
 
 _WITHOUT_THE_FLOW = (
     "The task's own `Result` cannot be had from its flow either; pass `result=`, if that says more about how to reach "
@@ -163,7 +173,10 @@ class Loader:
             result.serializer = self._serializer
         return _read(stored, result, location)
 
-    def _read_bytes(self, stored: Stored, result: Result, location: Optional[str]) -> Any:
+    def _read_bytes(self, stored: Stored, result: Result, location: str) -> Any:
+        if isinstance(result, PrefectResult):
+            # which is its own store
+            return location.encode()
         try:
             return _read(stored, self._as_bytes(result), location)
         except ResultUnreadable as error:
@@ -192,9 +205,10 @@ class Loader:
     def _decode(self, stored: Stored, result: Result, value: bytes) -> Any:
         serializer = self._serializer or result.serializer
         # the state does not name the task's serializer: Prefect's serialization/result.py leaves it out
-        is_known = self._serializer or self._result or type(serializer) is not PickleSerializer
+        is_known = self._serializer or self._result or type(serializer) not in _USUAL_SERIALIZERS
+        is_pickled = not is_known and type(serializer) is PickleSerializer
         try:
-            return serializer.deserialize(value) if is_known else _unpickle(value)
+            return _unpickle(value) if is_pickled else serializer.deserialize(value)
         except Exception as error:
             if is_known:
                 raise _corrupt(stored, serializer, error) from error
@@ -280,8 +294,8 @@ def _missing(stored: Stored) -> ResultUnavailable:
             "flow, so that return values are kept."
         )
     return NoLocation(
-        f"The result of {stored.task_run} has no `location`, so it cannot be loaded. Was `result=` configured on the "
-        "task or its flow, and `checkpoint` left on?"
+        f"The result of {stored.task_run} has no `location`, so it cannot be loaded. Either the task returned None, "
+        "which Prefect keeps nowhere, or `checkpoint` was off. (`result=` has to be set on the task or its flow.)"
     )
 
 

@@ -1,5 +1,6 @@
 """What goes wrong in a command: messages for people, exit codes for scripts."""
 
+import errno
 import os
 import signal
 import sys
@@ -61,6 +62,12 @@ class Group(click.Group):
             raise click.ClickException(plain_lines(str(error))) from error
         except ClientError as error:
             raise click.ClickException(f"The backend refused: {plain_lines(_messages(error))}") from error
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            # nor is what is left to be written when Python ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise click.ClickException(f"The output cannot be written: {error.strerror}.") from error
 
 
 def _messages(error: Exception) -> str:

@@ -21,7 +21,7 @@ from .terminal import Terminal, at, lasted, plain, state_text, task_state_text
     epilog="""\b
 Examples:
     $ prefect-taskrun info --id c8751f34
-    $ prefect-taskrun info --slug say-hello-1 --flow-run-name wily-coyote
+    $ prefect-taskrun info --slug say_hello-1 --flow-run-name wily-coyote
     $ prefect-taskrun info --slug load-1 --map-index 2 --json
 """,
 )

@@ -22,7 +22,7 @@ _COLORS = {logging.WARNING: "yellow", logging.ERROR: "red", logging.CRITICAL: "r
     epilog="""\b
 Examples:
     Of a task run
-    $ prefect-taskrun logs --flow-run-name wily-coyote --slug say-hello-1
+    $ prefect-taskrun logs --flow-run-name wily-coyote --slug say_hello-1
 \b
     Of the newest flow run, until it has finished
     $ prefect-taskrun logs --follow

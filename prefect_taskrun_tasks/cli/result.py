@@ -18,7 +18,7 @@ from .terminal import Terminal, plain, plain_lines
     short_help="What a task returned, or where that is kept.",
     epilog="""\b
 Examples:
-    $ prefect-taskrun result --flow-run-id 8e445d74 --slug get-foo-dict-1 --json
+    $ prefect-taskrun result --flow-run-id 8e445d74 --slug get_foo_dict-1 --json
     $ prefect-taskrun result --slug load-1 --location
     $ prefect-taskrun result --slug render-1 --output report.pdf
 """,

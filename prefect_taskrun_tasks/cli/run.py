@@ -8,6 +8,7 @@ from typing import Any, Dict, Optional, Tuple
 
 import click
 
+from ..errors import TaskRunError
 from .logs import log_text
 from .result import in_json
 from .terminal import Terminal, plain_lines
@@ -102,11 +103,20 @@ def run(
             flow_run = local.run(flow_name, parameters, on_log=lambda log: terminal.print(log_text(log)))
             if not flow_run.state.is_successful():
                 terminal.print(plain_lines(flow_run.explain_failure()), style="red")
-            if task_slug:
-                click.echo(in_json(flow_run.get_task_run(task_slug).get_result()))
+            unread: Optional[TaskRunError] = None
+            try:
+                if task_slug:
+                    click.echo(in_json(flow_run.get_task_run(task_slug).get_result()))
+            except TaskRunError as error:
+                # most likely for the same reason as all else, which the tree shows
+                unread = error
             terminal.print(family_tree(flow_run))
             if timeline:
                 write_timeline(flow_run, timeline)
+            if unread and flow_run.state.is_successful():
+                raise unread
+            if unread:
+                terminal.print(f"Error: {plain_lines(str(unread))}", style="red")
     except (AgentFailed, RegistrationFailed, DatabaseUnusable) as error:
         raise click.ClickException(str(error)) from error
     if not flow_run.state.is_successful():

@@ -59,6 +59,9 @@ NESTED = "The request is nested too deeply."
 #: Characters of an error. Many quote what they refuse, however long it is.
 LONGEST_MESSAGE = 2_000
 
+#: Terms of a statement that is kept, compiled, for the next one like it
+KEPT_TERMS = 100
+
 #: Operations in one batch
 LARGEST_BATCH = 25
 
@@ -163,8 +166,17 @@ class Api:
             return field.parent
         if operation.is_mutation:
             return document.pick(self._mutate(field, asked), field)
+        terms = document.terms_in(field)
+        if terms > self._limits.terms:
+            raise Refused(
+                f"{field.name} has {terms} terms in where and order_by, and at most {self._limits.terms} are taken. "
+                "Ask for many values of one column by _in."
+            )
         try:
             with self._database.read(asked.begun + self._limits.seconds) as connection:
+                if terms > KEPT_TERMS:
+                    # SQLAlchemy keeps hundreds of statements that it has compiled, however large
+                    connection.execution_options(compiled_cache=None)
                 if field.name in QUERIES:
                     return document.pick(QUERIES[field.name](connection, **field.arguments), field)
                 found = _read(connection, field, self._limits.rows)

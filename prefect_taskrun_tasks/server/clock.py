@@ -9,6 +9,9 @@ import threading
 from datetime import datetime, timedelta, timezone
 from typing import Optional
 
+#: By how much a clock is set back without being noticed here
+AHEAD = timedelta(seconds=5)
+
 #: Characters of an instant
 LONGEST = 64
 
@@ -58,7 +61,10 @@ def _normal(text: str) -> str:
 
 
 class Clock:
-    """Wall clock that never returns the same instant twice nor goes back, so that state histories stay ordered."""
+    """Wall clock that never returns the same instant twice, nor goes back, so that state histories stay ordered.
+
+    But one that was ahead by more than `AHEAD` is not followed: nothing would begin until the real time is there.
+    """
 
     def __init__(self) -> None:
         self._last = datetime.min.replace(tzinfo=timezone.utc)
@@ -66,7 +72,8 @@ class Clock:
 
     def __call__(self) -> str:
         with self._lock:
-            self._last = max(datetime.now(timezone.utc), self._last + timedelta(microseconds=1))
+            real, following = datetime.now(timezone.utc), self._last + timedelta(microseconds=1)
+            self._last = real if following > real + AHEAD else max(real, following)
             return instant(self._last)
 
 

@@ -160,6 +160,10 @@ class Database:
         """Calls `told` when another backend has stored something, with `Transaction.queued` and `Transaction.news`."""
         self.store.listen(told)
 
+    def interrupt(self) -> None:
+        """Ends what is being read, and lets nothing begin to read, so that it can be closed soon."""
+        self.store.interrupt()
+
     def close(self) -> None:
         self.store.close()
 
@@ -171,8 +175,9 @@ def _store(url: str, must_exist: bool) -> Union[SqliteFile, PostgresqlServer]:
     except (ArgumentError, ValueError):
         # what there is of a password in it is anywhere: neither it nor the error, which quotes it, is shown
         raise DatabaseUnusable(f"That is not a database URL. {KINDS}") from None
-    # one for each thread that reads, the one that writes, each service, and one to hear of other backends
-    connections = CONNECTIONS + 5
+    # one for each thread that reads, the one that writes, each service, one to hear of other backends, and one to say
+    # how the database is
+    connections = CONNECTIONS + 6
     if kind == "postgresql":
         return PostgresqlServer(parsed, connections)
     if kind == "sqlite":

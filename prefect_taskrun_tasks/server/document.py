@@ -231,6 +231,20 @@ def _as_written(value: Any, written: Any) -> Any:
     return value
 
 
+def terms_in(field: Selection) -> int:
+    """Of how many terms the `where` and `order_by` of a field, and of those below it, are made."""
+    own = sum(_terms(field.arguments.get(name)) for name in ("where", "order_by"))
+    return own + sum(terms_in(each) for each in field.fields)
+
+
+def _terms(value: Any) -> int:
+    if isinstance(value, dict):
+        return sum(map(_terms, value.values()))
+    if isinstance(value, list) and any(isinstance(each, (dict, list)) for each in value):
+        return sum(map(_terms, value))
+    return int(value is not None)
+
+
 def rows_in(value: Any, fields: List[Selection]) -> int:
     """How many objects an answer to some fields holds; one that many refer to is written, and counts, as often."""
     known: Dict[Tuple[int, int], int] = {}

@@ -22,6 +22,7 @@ from starlette.routing import Route
 from . import metrics, pages
 from .api import Api
 from .api_key import ApiKey
+from .connection import Connection, SeldomTold
 from .database import CONNECTIONS, HEALTHY, Database
 from .endpoint import Endpoint, json_response
 from .errors import DatabaseUnusable
@@ -110,6 +111,8 @@ class Backend:
         # writing goes one by one anyway; with threads of its own, reading never waits for it
         self._readers = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="read")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="write")
+        # nor does it wait for a thread to say that it is well
+        self._upkeep = ThreadPoolExecutor(1, thread_name_prefix="upkeep")
         self._outside = ThreadPoolExecutor(2, thread_name_prefix="outside")
         api = Api(self._database, self.url, limits)
         self._requests = metrics.Requests()
@@ -130,8 +133,8 @@ class Backend:
             access_log=False,
             lifespan="on",
             timeout_graceful_shutdown=GRACE,
-            # the other that uvicorn takes where it is installed has no limit to what it reads of headers
-            http="h11",
+            # by h11: the other that uvicorn takes where it is installed has no limit to what it reads of headers
+            http=Connection,
         )
         self._server = uvicorn.Server(config)
         self._thread: Optional[threading.Thread] = None
@@ -141,6 +144,7 @@ class Backend:
 
         @asynccontextmanager
         async def lifespan(app: Starlette) -> AsyncIterator[None]:
+            asyncio.get_running_loop().set_exception_handler(SeldomTold())
             self._news.start()
             self._poker.start()
             self._services.start()
@@ -148,8 +152,10 @@ class Backend:
             yield
             self._services.stop()
             self._poker.stop()
+            self._database.interrupt()
             self._outside.shutdown()
             self._readers.shutdown()
+            self._upkeep.shutdown()
             self._writer.shutdown()
             self._teller.stop()
             self._database.close()
@@ -182,7 +188,7 @@ class Backend:
             self._news.tell()
 
     async def _health(self, request: Request) -> Response:
-        checked = asyncio.get_running_loop().run_in_executor(self._readers, self._database.check)
+        checked = asyncio.get_running_loop().run_in_executor(self._upkeep, self._database.check)
         try:
             await asyncio.wait_for(checked, HEALTHY)
         except (DatabaseUnusable, asyncio.TimeoutError) as error:
@@ -194,7 +200,7 @@ class Backend:
     async def _metrics(self, request: Request) -> Response:
         if not self._endpoint.admits(request):
             return Response("This needs the API key.\n", 401, {"WWW-Authenticate": "Bearer"}, "text/plain")
-        stored = await asyncio.get_running_loop().run_in_executor(self._readers, self._count_stored)
+        stored = await asyncio.get_running_loop().run_in_executor(self._upkeep, self._count_stored)
         counted = [*self._requests.metrics(), *metrics.of_services(self._services), *stored]
         return Response(metrics.text(counted), 200, {"Content-Type": metrics.CONTENT_TYPE})
 
@@ -243,6 +249,8 @@ def _listen(host: str, port: int) -> socket.socket:
         taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
         hint = " Is another backend running? Choose another port with --port." if taken else ""
         raise PortUnavailable(f"Cannot listen on {host}:{port}: {error}.{hint}") from error
-    # connections inherit it; without, an answer on a kept connection waits 40 ms for an acknowledgement
+    # connections inherit both: callers that vanish are noticed; and an answer on a kept connection does not wait 40 ms
+    # for an acknowledgement
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listening

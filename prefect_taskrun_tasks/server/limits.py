@@ -15,6 +15,8 @@ class Limits:
     depth: int = 15
     #: Fields of one document, each as often as fragments repeat it
     fields: int = 2_000
+    #: Terms of all `where` and `order_by` of one field; a list of values counts once
+    terms: int = 5_000
     #: Rows in the answer to one field, those of relationships included. Prefect's client asks for all task runs of a
     #: flow run at once.
     rows: int = 250_000

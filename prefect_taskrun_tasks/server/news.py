@@ -1,11 +1,10 @@
 """Answers that are held back until there is something to say, so that callers need not ask again and again."""
 
 import asyncio
-import json
 import re
 import time
 from contextlib import suppress
-from typing import Any, AsyncIterator, Awaitable, Callable, Mapping, Optional, Tuple
+from typing import Any, AsyncIterator, Awaitable, Callable, List, Mapping, NamedTuple, Optional
 
 #: Seconds for which an answer is held at most
 LONGEST_HOLD = 30
@@ -16,7 +15,23 @@ GATHERING = 0.01
 #: Seconds between two looks whether the backend is to stop
 PULSE = 0.5
 
-Ask = Callable[[], Awaitable[Tuple[int, Any]]]
+
+class Answered(NamedTuple):
+    """An answer, and what is known of it."""
+
+    #: HTTP's
+    status: int
+    #: as JSON
+    text: str
+    #: see `is_empty`
+    is_empty: bool
+    #: how the request has ended, in one word
+    ending: str
+    #: names of what was asked for
+    fields: List[str]
+
+
+Ask = Callable[[], Awaitable[Answered]]
 
 
 class News:
@@ -50,7 +65,7 @@ class News:
 
         Args:
             coming: what `coming` was before it was seen that the answer is empty.
-            ask: gives HTTP status and answer.
+            ask: gives the answer as it is now.
             seconds: for which the answer is held at most.
             is_stopping: whether the backend is to stop.
         """
@@ -60,12 +75,11 @@ class News:
                 await asyncio.wait_for(coming.wait(), min(PULSE, max(0.0, until - time.monotonic())))
                 await asyncio.sleep(GATHERING)
                 coming = self.coming
-                _, answer = await ask()
-                if not is_empty(answer):
-                    yield json.dumps(answer)
+                answered = await ask()
+                if not answered.is_empty:
+                    yield answered.text
                     return
-        _, answer = await ask()
-        yield json.dumps(answer)
+        yield (await ask()).text
 
 
 def preferred_hold(headers: Mapping[str, str]) -> Optional[int]:

@@ -9,9 +9,9 @@ import subprocess
 import threading
 import time
 import uuid
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, Optional, Sequence, Union
+from typing import Any, Callable, Dict, Iterator, Optional, Sequence, Set, Union
 
 from sqlalchemy import URL, Connection, create_engine, event, func, select
 from sqlalchemy.exc import DBAPIError, OperationalError
@@ -74,6 +74,9 @@ class PostgresqlServer:
         self._url = url
         self._id = str(uuid.uuid4())
         self._closed = threading.Event()
+        self._is_interrupted = False
+        #: connections that read
+        self._reading: Set[Any] = set()
         self._listener: Optional[threading.Thread] = None
         #: for messages, without passwords
         self.name = repr(url.difference_update_query(["sslpassword"]).render_as_string())
@@ -133,7 +136,11 @@ class PostgresqlServer:
             connection = connection.execution_options(
                 isolation_level="REPEATABLE READ", postgresql_readonly=True, until=until
             )
+            driver = connection.connection.driver_connection
+            self._reading.add(driver)
             try:
+                if self._is_interrupted:
+                    raise TookTooLong
                 with connection.begin():
                     if until < math.inf:
                         left = max(1, int(1000 * (until - time.monotonic())))
@@ -144,6 +151,8 @@ class PostgresqlServer:
                 if until < math.inf and _sqlstate(error) == CANCELED:
                     raise TookTooLong from error
                 raise
+            finally:
+                self._reading.discard(driver)
 
     def hindrance(self, error: DBAPIError) -> Optional[str]:
         """What kept a transaction from being stored, if it was neither its own fault nor ours."""
@@ -256,6 +265,14 @@ class PostgresqlServer:
             return
         if sender != self._id:
             told(bool(queued), bool(news))
+
+    def interrupt(self) -> None:
+        """See `Database.interrupt`."""
+        self._is_interrupted = True
+        for connection in list(self._reading):
+            # it may be answered just now, or the server be gone
+            with suppress(Exception):
+                connection.cancel()
 
     def close(self) -> None:
         self._closed.set()

@@ -6,10 +6,11 @@ Conditions and numbers are those of Prefect Server's scheduler, lazarus and zomb
 """
 
 import logging
+import math
 import threading
 import time
 from collections import Counter
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional, Set
 
 from sqlalchemy import Select, and_, or_, select
 
@@ -26,6 +27,13 @@ HEARTBEAT_TIMEOUT = 600
 
 #: Seconds that passes under way may take when the backend stops
 GRACE = 5.0
+
+#: Seconds that a pass writes, until others may
+TURN = 0.25
+
+#: Seconds that flow runs have for a heartbeat when the machine is awake again after it was suspended: two of Prefect's
+#: intervals
+AWAKE = 60.0
 
 #: How often lazarus starts one flow run again
 RESURRECTIONS = 3
@@ -49,9 +57,25 @@ def _log(tx: Transaction, level: str, message: str, flow_run_id: str, task_run_i
     logs.write_run_logs(tx, [{**row, "name": "prefect-taskrun server"}])
 
 
-def _each(tx: Transaction, statement: Any, work: Callable[[Row], Any]) -> None:
-    """Does the work for each row; one that fails, such as a flow with a broken schedule, does not stop the others."""
+def _each(tx: Transaction, statement: Any, work: Callable[[Row], Any], done: Optional[Set[str]]) -> bool:
+    """Does the work for each row; one that fails, such as a flow with a broken schedule, does not stop the others.
+
+    Args:
+        tx: the transaction.
+        statement: which selects the rows.
+        work: what to do with each.
+        done: the ids of those that are done, to which others are added until it is the turn of others to write; None
+            to do all at once.
+
+    Returns:
+        Whether some may be left.
+    """
+    until = math.inf if done is None else time.monotonic() + TURN
+    known = set() if done is None else done
     for row in tx.rows(statement):
+        if row["id"] in known:
+            continue
+        known.add(row["id"])
         try:
             with tx.attempt():
                 work(row)
@@ -60,16 +84,20 @@ def _each(tx: Transaction, statement: Any, work: Callable[[Row], Any]) -> None:
                 # none of the others can be done either
                 raise
             logger.exception("%s was left out", row["id"])
+        # after one at least, however long it took to find
+        if time.monotonic() > until:
+            return True
+    return False
 
 
-def schedule(tx: Transaction) -> None:
+def schedule(tx: Transaction, done: Optional[Set[str]] = None) -> bool:
     """Creates the flow runs that active schedules ask for next."""
     flows = tables.flow
     active = select(flows.c.id).where(flows.c.is_schedule_active.is_(True), flows.c.archived.is_(False))
-    _each(tx, active, lambda flow: schedules.schedule_flow_runs(tx, flow["id"]))
+    return _each(tx, active, lambda flow: schedules.schedule_flow_runs(tx, flow["id"]), done)
 
 
-def lazarus(tx: Transaction) -> None:
+def lazarus(tx: Transaction, done: Optional[Set[str]] = None) -> bool:
     """Starts flow runs again whose process has gone and whose task runs will not bring them back."""
     runs, task_runs = tables.flow_run, tables.task_run
     alive = select(task_runs.c.flow_run_id).where(task_runs.c.state.in_(_NOT_LOST))
@@ -80,7 +108,7 @@ def lazarus(tx: Transaction) -> None:
     running = select(task_runs.c.flow_run_id).where(task_runs.c.state == "Running")
     is_lost = or_(runs.c.id.not_in(alive), and_(runs.c.id.in_(stuck), runs.c.id.not_in(running)))
     lost = select(runs).where(runs.c.state.in_(("Running", "Submitted")), is_lost)
-    _each(tx, _silent(lost).order_by(runs.c.updated).limit(500), lambda run: _resurrect(tx, run))
+    return _each(tx, _silent(lost).order_by(runs.c.updated).limit(500), lambda run: _resurrect(tx, run), done)
 
 
 def _resurrect(tx: Transaction, run: Row) -> None:
@@ -96,12 +124,14 @@ def _resurrect(tx: Transaction, run: Row) -> None:
         _fail(tx, run["id"], message)
 
 
-def kill_zombies(tx: Transaction) -> None:
+def kill_zombies(tx: Transaction, done: Optional[Set[str]] = None) -> bool:
     """Ends what was running in a process that has gone: task runs are retried or failed, cancelling is finished."""
     runs, task_runs = tables.flow_run, tables.task_run
     orphans = select(task_runs).join(runs, runs.c.id == task_runs.c.flow_run_id).where(task_runs.c.state == "Running")
-    _each(tx, _silent(orphans).limit(5000), lambda task_run: _end_zombie(tx, task_run))
-    _each(tx, _silent(select(runs).where(runs.c.state == "Cancelling")), lambda run: _end_cancelling(tx, run))
+    cancelling = _silent(select(runs).where(runs.c.state == "Cancelling"))
+    return _each(tx, _silent(orphans).limit(5000), lambda task_run: _end_zombie(tx, task_run), done) or _each(
+        tx, cancelling, lambda run: _end_cancelling(tx, run), done
+    )
 
 
 def _end_cancelling(tx: Transaction, run: Row) -> None:
@@ -135,7 +165,7 @@ def _fail(tx: Transaction, flow_run_id: str, message: str) -> None:
     _log(tx, "ERROR", message, flow_run_id)
 
 
-Pass = Callable[[Transaction], None]
+Pass = Callable[[Transaction, Optional[Set[str]]], bool]
 
 #: Seconds between the starts of two passes
 INTERVALS: Dict[Pass, float] = {schedule: 150, lazarus: 600, kill_zombies: 120}
@@ -149,10 +179,9 @@ class Services:
         intervals: service -> seconds.
     """
 
-    def __init__(self, database: Database, intervals: Optional[Dict[Pass, float]] = None) -> None:
+    def __init__(self, database: Database, intervals: Dict[Pass, float]) -> None:
         self._database = database
         self._stopped = threading.Event()
-        intervals = INTERVALS if intervals is None else intervals
         self.names = [service.__name__ for service in intervals]
         #: passes by name, each of which only the service's own thread counts
         self.runs: Counter[str] = Counter()
@@ -174,17 +203,32 @@ class Services:
             thread.join(max(0.0, until - time.monotonic()))
 
     def run(self, service: Pass) -> None:
-        """One pass, in a transaction of its own, which a failure undoes."""
+        """One pass, in short transactions between which others can write. A failure undoes the last of them."""
         self.runs[service.__name__] += 1
+        done: Set[str] = set()
+        is_more = True
         try:
-            with self._database.write() as tx:
-                service(tx)
+            while is_more and not self._stopped.is_set():
+                begun = time.monotonic()
+                with self._database.write() as tx:
+                    is_more = service(tx, done)
+                if is_more:
+                    self._stopped.wait(time.monotonic() - begun)
         except Exception:
             self.failures[service.__name__] += 1
             logger.exception("A pass of the service %r failed; the next one is due as ever", service.__name__)
 
     def _loop(self, service: Pass, interval: float) -> None:
-        due = time.monotonic() + interval
+        due, asleep = time.monotonic() + interval, _asleep()
         while not self._stopped.wait(max(0.0, due - time.monotonic())):
+            if _asleep() > asleep + AWAKE:
+                # flow runs that slept as well have not been able to say that they are alive
+                due, asleep = time.monotonic() + AWAKE, _asleep()
+                continue
             due = time.monotonic() + interval
             self.run(service)
+
+
+def _asleep() -> float:
+    """Seconds that the machine has been suspended for, but for a constant, or by which its clock was set ahead."""
+    return time.time() - time.monotonic()

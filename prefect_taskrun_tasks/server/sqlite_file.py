@@ -5,7 +5,7 @@ import os
 import sqlite3
 import threading
 import time
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Callable, Iterator, Optional
 
@@ -73,6 +73,10 @@ class SqliteFile:
         self.path = os.path.realpath(str(url.database))
         if must_exist and not os.path.exists(self.path):
             raise DatabaseUnusable(f"There is no database {self.path!r}.")
+        # SQLite would let everybody read what flows are given, and the secrets of cloud hooks; what is wrong with the
+        # path, it says itself
+        with suppress(OSError):
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
         #: for messages
         self.name = repr(self.path)
         self.hint = "Is it an SQLite file, in a folder that exists and may be written to?"
@@ -86,6 +90,7 @@ class SqliteFile:
         # SQLite lets one writer in at a time; waiting here is fair and costs nothing, its own waiting polls
         self._writer = threading.Lock()
         self._patience = PATIENCE
+        self._is_interrupted = False
         self._lock: Optional[IO[str]] = None
         event.listen(self.engine, "connect", _on_connect)
         event.listen(self.engine, "begin", _on_begin)
@@ -123,12 +128,12 @@ class SqliteFile:
         with self.engine.connect() as connection:
             sqlite = connection.connection.driver_connection
             assert sqlite is not None
-            sqlite.set_progress_handler(lambda: time.monotonic() > until, STEPS)
+            sqlite.set_progress_handler(lambda: self._is_interrupted or time.monotonic() > until, STEPS)
             try:
                 with connection.begin():
                     yield connection
             except OperationalError as error:
-                if time.monotonic() > until:
+                if self._is_interrupted or time.monotonic() > until:
                     raise TookTooLong from error
                 raise
             finally:
@@ -265,6 +270,10 @@ class SqliteFile:
 
     def listen(self, told: Callable[[bool, bool], None]) -> None:
         """Does nothing: no other backend uses the file."""
+
+    def interrupt(self) -> None:
+        """See `Database.interrupt`."""
+        self._is_interrupted = True
 
     def close(self) -> None:
         self.engine.dispose()

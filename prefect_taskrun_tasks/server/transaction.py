@@ -1,5 +1,6 @@
 """One write transaction, as the rules see it."""
 
+import json
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, Dict, FrozenSet, Iterable, Iterator, List, Mapping, NamedTuple, Optional
@@ -80,6 +81,11 @@ class Transaction:
             _check_keys(table, row)
         if rows:
             self.connection.execute(table.insert(), rows)
+
+    def as_stored(self, value: Any) -> Any:
+        """What becomes of JSON in the database, which may not take all characters."""
+        write = self.connection.dialect._json_serializer
+        return json.loads(write(value)) if write else value
 
     def update(self, table: Table, *where: Any, **values: Any) -> int:
         """Changes the rows that match and returns how many did."""

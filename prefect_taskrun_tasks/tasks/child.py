@@ -1,12 +1,14 @@
 """A child flow run of the current flow run: created once, run anew after a restart, explained when it fails."""
 
 import os
+import re
 import threading
-from typing import Any, Callable, Dict, Optional
+from typing import Any, Callable, Dict, Iterable, Optional, Union
 
 import pendulum
 import prefect
 from prefect.engine.state import Cancelling
+from prefect.run_configs.base import RunConfig
 from prefect.utilities.logging import get_logger
 
 from .. import api
@@ -20,8 +22,9 @@ from ..waiting import Deadline
 #: Seconds for which a Prefect API that is away is asked why a flow run failed
 EXPLAINING = 10.0
 
-#: What the idempotency key of a child that runs anew ends with, and how often its parent had been restarted by then
-_RERUN = "-rerun-"
+#: The idempotency key of a child that runs anew: UUID of the first one, and how often their parent had been restarted
+_RERUN = "{}-rerun-{}"
+_IS_RERUN = re.compile("([0-9a-f-]{36})-rerun-[0-9]+")
 
 #: One thread at a time looks for a rerun and creates it: Prefect Server itself does not keep two from doing so at once
 _rerunning = threading.Lock()
@@ -122,16 +125,37 @@ def _may_have_run() -> bool:
     return prefect.context.get("task_run_count", 1) > 1 or (prefect.context.get("task_run_version") or 0) > 2
 
 
-def with_lineage(
-    context: Optional[Dict[str, Any]], parent_close_policy: str, on_parent_restart: str
-) -> Optional[Dict[str, Any]]:
-    """The context for a child, which says that it is the current flow run's; unchanged outside of a backend run."""
-    parent = prefect.context.get("flow_run_id")
-    if not parent:
-        return context
-    task_run_id, map_index = prefect.context.get("task_run_id"), prefect.context.get("map_index")
-    lineage = Lineage(parent, task_run_id, map_index, parent_close_policy, on_parent_restart)
-    return {**(context or {}), **lineage.as_context()}
+def _is_of_a_backend() -> bool:
+    """Whether the current task run is one of a backend. Those of ``flow.run()`` have made-up ids, but no version."""
+    return prefect.context.get("task_run_version") is not None
+
+
+def of_this_run(
+    context: Optional[Dict[str, Any]],
+    labels: Union[str, Iterable[str], None],
+    run_config: Optional[RunConfig],
+    parent_close_policy: str,
+    on_parent_restart: str,
+) -> Dict[str, Any]:
+    """What `api.create_flow_run` is given for a child, with a context that says that it is the current flow run's.
+
+    Outside of a backend run the context is as it was.
+    """
+    if isinstance(labels, str):
+        # as the Prefect API takes it
+        labels = [labels]
+    if _is_of_a_backend():
+        lineage = Lineage(
+            prefect.context.get("flow_run_id"),
+            prefect.context.get("task_run_id"),
+            prefect.context.get("map_index"),
+            parent_close_policy,
+            on_parent_restart,
+            has_own_labels=labels is not None,
+            has_own_run_config=run_config is not None,
+        )
+        context = {**(context or {}), **lineage.as_context()}
+    return {"context": context, "labels": None if labels is None else list(labels), "run_config": run_config}
 
 
 def finished(flow_run_id: str, deadline: Deadline, wait: Callable[[str], FlowRunView]) -> FlowRunView:
@@ -154,8 +178,8 @@ def finished(flow_run_id: str, deadline: Deadline, wait: Callable[[str], FlowRun
 def rerun_of(child: FlowRunView) -> Optional[str]:
     """The flow run that takes a child's place: it failed before its parent, the current flow run, was restarted.
 
-    It is created once, however many tasks wait for the child: with the child's idempotency key and the number of
-    restarts.
+    It is created once, however many tasks wait for the child: its idempotency key is made of the first child's UUID and
+    the number of restarts.
 
     Returns:
         Its UUID; None if the child is not to run anew.
@@ -163,6 +187,7 @@ def rerun_of(child: FlowRunView) -> Optional[str]:
     lineage = child.lineage
     if (
         child.state.is_successful()
+        or not _is_of_a_backend()
         or lineage is None
         or lineage.on_parent_restart != "rerun_failed"
         or lineage.parent_flow_run_id != prefect.context.get("flow_run_id")
@@ -189,9 +214,10 @@ def _when(state: TimestampedState) -> pendulum.DateTime:
 def _rerun(child: FlowRunView, restarts: int) -> str:
     """Finds or creates the flow run that takes a child's place."""
     fields = "idempotency_key flow { version_group_id }"
-    [first] = api.find("flow_run", {"id": {"_eq": child.flow_run_id}}, fields=fields)
-    stem = str(first["idempotency_key"]).split(_RERUN)[0]
-    keys = [f"{stem}{_RERUN}{number}" for number in range(1, restarts + 1)]
+    [row] = api.find("flow_run", {"id": {"_eq": child.flow_run_id}}, fields=fields)
+    rerun = _IS_RERUN.fullmatch(row["idempotency_key"] or "")
+    first = rerun[1] if rerun else child.flow_run_id
+    keys = [_RERUN.format(first, number) for number in range(1, restarts + 1)]
     latest = max(
         api.find("flow_run", {"idempotency_key": {"_in": keys}}, fields="id idempotency_key"),
         key=lambda row: keys.index(row["idempotency_key"]),
@@ -204,15 +230,17 @@ def _rerun(child: FlowRunView, restarts: int) -> str:
         f"Child flow run {child.name!r} ({child.flow_run_id}) ended in state {type(child.state).__name__} before this "
         "flow run was restarted, and is run anew."
     )
+    lineage = child.lineage
+    assert lineage
     return api.create_flow_run(
         child.name,
-        # as it is registered now: it may have been mended
-        version_group_id=first["flow"]["version_group_id"],
+        # as it is registered now: it may have been mended, and so may its labels and its run config
+        version_group_id=row["flow"]["version_group_id"],
         parameters=_plain(child.parameters),
         context=_plain(child.context),
-        labels=list(child.labels),
+        labels=list(child.labels) if lineage.has_own_labels else None,
         run_name=child.name,
-        run_config=child.run_config,
+        run_config=child.run_config if lineage.has_own_run_config else None,
         idempotency_key=keys[-1],
     )
 

@@ -9,7 +9,7 @@ from prefect import Task
 from prefect.run_configs.base import RunConfig
 
 from .. import api
-from .child import check_is_registered, check_policies, created_before, flow_to_run, task_run_key, with_lineage
+from .child import check_is_registered, check_policies, created_before, flow_to_run, of_this_run, task_run_key
 from .defaults import defaults_from_constructor
 
 StartTime = Union[datetime, timedelta]
@@ -134,12 +134,10 @@ class CreateFlowRun(Task):
             flow.name,
             flow_id=flow.flow_id,
             parameters=parameters,
-            context=with_lineage(context, parent_close_policy, on_parent_restart),
-            labels=None if labels is None else list(labels),
             run_name=run_name,
-            run_config=run_config,
             scheduled_start_time=scheduled_start_time,
             idempotency_key=idempotency_key,
+            **of_this_run(context, labels, run_config, parent_close_policy, on_parent_restart),
         )
         self.logger.info(f"Created flow run {run_name or '<generated-name>'!r}: {api.flow_run_url(flow_run_id)}")
         return flow_run_id

@@ -56,6 +56,7 @@ class Deferring:
 
     Args:
         task: which waits; perhaps it is called by the current task, which then begins anew in each process.
+        flow_run_id: UUID of the flow run that it was asked to wait for.
         deferrable: whether it may be deferred; None for Prefect's config, and False if that does not say, or if `task`
             is not the current one.
         defer_after: seconds for which it holds its process first; None for Prefect's config, and 30 if that does not.
@@ -71,6 +72,7 @@ class Deferring:
     def __init__(
         self,
         task: Task,
+        flow_run_id: str,
         deferrable: Optional[bool],
         defer_after: Optional[float],
         max_duration: Optional[timedelta],
@@ -80,17 +82,25 @@ class Deferring:
         if not self._defer_after >= 0:
             raise InvalidArgument(f"defer_after is a number of seconds, and not {defer_after!r}.")
         if deferrable is None:
-            deferrable = prefect.context.get("task_name") == task.name and bool(_setting("deferrable", False))
+            # nor is the code before it in a class made from one of them to be run again
+            is_own = prefect.context.get("task_name") == task.name and type(task).__module__.startswith(__package__)
+            deferrable = is_own and bool(_setting("deferrable", False))
         # only a backend's task run can be started again; Prefect's runner for those alone knows its version
         can_go_on = prefect.context.get("task_run_version") is not None
         # its time would begin anew, a loop too, and who has let it run would be asked again
         begins_anew = task.timeout or prefect.context.get("task_loop_count") or prefect.context.get("resume")
         self._is_deferrable = bool(deferrable and can_go_on and not begins_anew)
+        self._asked = flow_run_id
         earlier = _earlier() if self._is_deferrable else None
+        if earlier and earlier.asked != flow_run_id:
+            # another wait of the same task run
+            earlier = None
         self._is_resumed = earlier is not None
         self._since = instant(earlier.since) if earlier else pendulum.now("utc")
         #: how far the awaited flow run's doings have been repeated; None if nobody has looked yet
-        self.told = Bookmark(_time(earlier.state_told), _time(earlier.log_told)) if earlier else None
+        self.told: Optional[Bookmark] = None
+        if earlier:
+            self.told = Bookmark(_time(earlier.state_told), _time(earlier.log_told), frozenset(earlier.lines_told))
         waited = max(0.0, (pendulum.now("utc") - self._since).total_seconds())
         #: when to give up
         self.deadline = Deadline(max_duration, timeout, waited)
@@ -149,12 +159,15 @@ class Deferring:
                 )
             return reason
         pause = min(_recheck(), self.deadline.left)
+        bookmark = self.told or Bookmark()
         deferral = Deferral(
             # as the backend writes it
             awaited["id"],
+            asked=self._asked,
             since=self._since.isoformat(),
-            state_told=_text(self.told and self.told.state),
-            log_told=_text(self.told and self.told.log),
+            state_told=_text(bookmark.state),
+            log_told=_text(bookmark.log),
+            lines_told=sorted(bookmark.lines),
             until=_text(self.deadline.end),
         )
         raise Deferred(

@@ -158,8 +158,9 @@ def _lost(doubtful: List[api.Row], flow: Flow, handed_over: List[Edge]) -> Optio
             continue
         if used[slug] and state not in _SUCCESSFUL:
             return f"if {_name(row)} fails, what it raises is given to a task after the wait, and is kept nowhere."
-        # of a task whose results are kept, one that is nowhere is None
-        if not _keeps(tasks[slug], flow) and (state in _SUCCESSFUL or state not in _FINISHED):
+        # of a task whose results are kept, one that is nowhere is None, unless a state handler or a signal has given it
+        is_kept = _keeps(tasks[slug], flow) and (row["serialized_state"].get("_result") or {}).get("type") != "Result"
+        if not is_kept and (state in _SUCCESSFUL or state not in _FINISHED):
             return (
                 f"what {_name(row)} returns is in no place from which another process could read it. Give its flow or "
                 "its task a `result`, such as LocalResult, and leave `checkpoint` on."

@@ -1,5 +1,7 @@
 """Runs a flow once for each of several parameter sets."""
 
+import hashlib
+import json
 from collections import deque
 from contextlib import suppress
 from datetime import timedelta
@@ -23,9 +25,9 @@ from .child import (
     created_before,
     explained,
     flow_to_run,
+    of_this_run,
     rerun_of,
     task_run_key,
-    with_lineage,
 )
 from .defaults import defaults_from_constructor
 
@@ -37,8 +39,9 @@ class MapFlowRun(Task):
     """Task that runs a flow once for each of several parameter sets, at most so many at a time, and waits for them all.
 
     Everything given here is a default for calls of the task, where it can be overridden. Other keyword arguments are
-    those of `prefect.Task`. The children are created as `create_flow_run` does, once each: a retry of the task finds
-    them, and after a restart of the parent those that failed run anew.
+    those of `prefect.Task`, but for its `on_failure`. The children are created as `create_flow_run` does, once for each
+    place in the list and set of parameters: a retry of the task finds them, also those that failed, and after a restart
+    of the parent those that failed run anew.
 
     Args:
         flow_id: UUID of the flow or of its flow group.
@@ -158,24 +161,30 @@ class MapFlowRun(Task):
             flow.check_parameters(each)
         name = prefect.context.get("flow_run_name")
 
-        options: Dict[str, Any] = {
-            "flow_id": flow.flow_id,
-            "context": with_lineage(context, parent_close_policy, on_parent_restart),
-            "labels": None if labels is None else list(labels),
-            "run_config": run_config,
-        }
+        options = of_this_run(context, labels, run_config, parent_close_policy, on_parent_restart)
 
         def create(index: int) -> str:
             run_name = f"{name}-{flow.name}-{index}" if name else None
-            key = task_run_key(index)
+            # the same task run may have other children as well, in another call or in another round of a loop
+            key = task_run_key(index, prefect.context.get("task_loop_count"), _digest(sets[index]))
             with api.patience(deadline.left):
                 return created_before(key, flow) or api.create_flow_run(
-                    flow.name, parameters=sets[index], run_name=run_name, idempotency_key=key, **options
+                    flow.name,
+                    flow_id=flow.flow_id,
+                    parameters=sets[index],
+                    run_name=run_name,
+                    idempotency_key=key,
+                    **options,
                 )
 
         with Waits(deadline, poll_time) as waits:
             children = _run_all(waits, create, deadline, len(sets), limit, on_failure == "fail_fast")
         return _values(children, task_slug)
+
+
+def _digest(parameters: Dict[str, Any]) -> str:
+    text = json.dumps(parameters, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _check(limit: Any, on_failure: Any, parent_close_policy: Any, on_parent_restart: Any) -> None:

@@ -96,7 +96,7 @@ class GetTaskRunResult(Task):
             raise ValueError("Required argument `task_slug` is empty")
         check_is_not_current(flow_run_id, "get_task_run_result")
         self.logger.debug(f"Waiting for flow run {flow_run_id} to finish before its result is loaded...")
-        deferring = Deferring(self, deferrable, defer_after, max_duration, timeout)
+        deferring = Deferring(self, flow_run_id, deferrable, defer_after, max_duration, timeout)
 
         def wait(flow_run_id: str) -> FlowRunView:
             return deferring.wait(flow_run_id, lambda deadline: wait_until_finished(flow_run_id, deadline, poll_time))

@@ -99,7 +99,7 @@ class WaitForFlowRun(Task):
                 explains a failure.
         """
         check_is_not_current(flow_run_id, "wait_for_flow_run")
-        deferring = Deferring(self, deferrable, defer_after, max_duration, timeout)
+        deferring = Deferring(self, flow_run_id, deferrable, defer_after, max_duration, timeout)
 
         def wait(flow_run_id: str) -> FlowRunView:
             watch = Watch(flow_run_id, stream_states, stream_logs, after=deferring.told)

@@ -43,9 +43,12 @@ class Deferral:
     awaits: str
     #: when the wait began, as ISO 8601 in UTC
     since: str
-    #: the times of the flow run's last state, and of its last log line, that the task run that waits has repeated
+    #: what the task was given as UUID: of the flow run that is awaited, or of the one in whose place it runs anew
+    asked: Optional[str] = None
+    #: what the task run that waits has repeated of the flow run, see `Bookmark`
     state_told: Optional[str] = None
     log_told: Optional[str] = None
+    lines_told: Sequence[str] = ()
     #: when its time limit is over, as ISO 8601 in UTC; None if it has none. Whoever wakes it lets it sleep until then
     until: Optional[str] = None
 
@@ -59,7 +62,7 @@ class Deferral:
         awaits, since = found.get("awaits"), found.get("since")
         if not isinstance(awaits, str) or not isinstance(since, str):
             return None
-        return cls(awaits, since, *(found.get(name) for name in ("state_told", "log_told", "until")))
+        return cls(**{name: found[name] for name in cls.__dataclass_fields__ if name in found})
 
     def as_context(self) -> Dict[str, Any]:
         """The item of a state's context that says so."""

@@ -30,6 +30,9 @@ class Lineage:
     parent_close_policy: str = "abandon"
     #: ``"rerun_failed"`` or ``"reuse"``: whether a child that failed runs anew when the parent is restarted
     on_parent_restart: str = "rerun_failed"
+    #: whether it was given labels, and a run config, of its own, and has not only those of its flow
+    has_own_labels: bool = False
+    has_own_run_config: bool = False
 
     @classmethod
     def of(cls, context: Any) -> "Optional[Lineage]":

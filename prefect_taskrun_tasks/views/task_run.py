@@ -461,7 +461,8 @@ def _near(task_slug: str, flow_run_id: str, map_index: int) -> str:
         return "There is no such flow run, or its flow has no tasks."
     if task_slug not in slugs:
         near = difflib.get_close_matches(task_slug, slugs, n=5, cutoff=0.5) or slugs[:20]
-        return f"Its flow has no task of that slug. It has: {', '.join(near)}."
+        which = "" if len(near) == len(slugs) else f" {len(slugs)} tasks, among them"
+        return f"Its flow has no task of that slug. It has{which}: {', '.join(near)}."
     if map_index == -1:
         return ""
     where = {

@@ -4,10 +4,14 @@ A wait that lasts says in its flow run's log what it waits for, where the waits 
 """
 
 import re
+from datetime import timedelta
 from typing import Dict, Iterable, List, NamedTuple, Optional, Set
+
+import pendulum
 
 from .. import api
 from ..errors import WaitCycle
+from ..views.history import instant
 
 #: Steps from one flow run to what it waits for that are looked at
 LONGEST_CYCLE = 20
@@ -15,8 +19,11 @@ LONGEST_CYCLE = 20
 #: The name of the logger whose lines say what is waited for
 LOGGER = "prefect_taskrun_tasks.waiting"
 
-_MESSAGE = "Waiting for flow run {}"
-_AWAITED = re.compile(re.escape(_MESSAGE.format("")) + "([0-9a-f-]{36})$")
+_MESSAGE = "Waiting for flow run {}, until {}"
+_AWAITED = re.compile("Waiting for flow run ([0-9a-f-]{36}), until (.+)")
+
+#: A wait whose time is over within so long is not one that never ends
+SOON = timedelta(minutes=10)
 
 
 class Edge(NamedTuple):
@@ -27,6 +34,12 @@ class Edge(NamedTuple):
     task_run_id: Optional[str]
     #: UUID of the flow run that is awaited
     awaited: str
+    #: when the wait gives up; None if never
+    until: Optional[pendulum.DateTime] = None
+
+    @property
+    def is_lasting(self) -> bool:
+        return self.until is None or self.until > pendulum.now("utc") + SOON
 
 
 def declare(edges: Iterable[Edge]) -> Dict[Edge, WaitCycle]:
@@ -38,7 +51,9 @@ def declare(edges: Iterable[Edge]) -> Dict[Edge, WaitCycle]:
     Raises:
         BackendUnreachable: the Prefect API does not answer.
     """
-    edges = list(edges)
+    edges = [edge for edge in edges if edge.is_lasting]
+    if not edges:
+        return {}
     api.write_logs(
         [
             {
@@ -46,7 +61,7 @@ def declare(edges: Iterable[Edge]) -> Dict[Edge, WaitCycle]:
                 "task_run_id": edge.task_run_id,
                 "name": LOGGER,
                 "level": "DEBUG",
-                "message": _MESSAGE.format(edge.awaited),
+                "message": _MESSAGE.format(edge.awaited, edge.until.isoformat() if edge.until else "it ends"),
             }
             for edge in edges
         ]
@@ -77,7 +92,10 @@ def _awaited_by(flow_run_ids: Set[str]) -> Dict[str, Set[str]]:
     for log in said:
         match = _AWAITED.match(log["message"] or "")
         if match and log["task_run_id"] in are_waiting:
-            found[log["flow_run_id"]].add(match.group(1))
+            until = None if match[2] == "it ends" else instant(match[2])
+            edge = Edge(log["flow_run_id"], log["task_run_id"], match[1], until)
+            if edge.is_lasting:
+                found[edge.flow_run_id].add(edge.awaited)
     return found
 
 

@@ -39,6 +39,8 @@ class Deadline:
             raise InvalidArgument(f"A timeout must be longer than 0 s, and not {timeout!r}.")
         self._start = monotonic() - waited
         self._seconds = math.inf if seconds is None else seconds
+        #: the one that counts, if this is a sooner one
+        self.final = self
 
     def was_over(self, at: float) -> bool:
         """Whether there was no time left at a reading of `time.monotonic`: a wait that began then has one look."""
@@ -60,7 +62,11 @@ class Deadline:
 
     def sooner(self, seconds: float) -> "Deadline":
         """One that is over in so many seconds, or when this one is."""
-        return self if seconds >= self.left else Deadline(timedelta(seconds=seconds))
+        if seconds >= self.left:
+            return self
+        sooner = Deadline(timedelta(seconds=seconds))
+        sooner.final = self
+        return sooner
 
     def missed(self, awaited: str, last_seen: str) -> WaitTimeout:
         """The error for what has not happened in time."""

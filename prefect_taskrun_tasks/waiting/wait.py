@@ -5,6 +5,7 @@ from queue import SimpleQueue
 from time import monotonic
 from typing import List, NamedTuple, Optional, Set, Tuple, Union
 
+import pendulum
 import prefect
 from prefect.engine.state import Finished
 
@@ -41,10 +42,17 @@ class Wait:
         slowest: seconds between two looks at most.
         states: whether its states on the way are of interest.
         logs: whether its logs are.
+        until: when the wait gives up; None if never.
     """
 
     def __init__(
-        self, flow_run_id: str, inbox: "SimpleQueue[Told]", slowest: float, states: bool = False, logs: bool = False
+        self,
+        flow_run_id: str,
+        inbox: "SimpleQueue[Told]",
+        slowest: float,
+        states: bool = False,
+        logs: bool = False,
+        until: Optional[pendulum.DateTime] = None,
     ) -> None:
         self.flow_run_id = flow_run_id
         self.slowest = slowest
@@ -57,7 +65,7 @@ class Wait:
         self.waiting_run_id: Optional[str] = prefect.context.get("flow_run_id")
         #: who waits for what, until that has been declared
         self.edge = (
-            cycles.Edge(self.waiting_run_id, prefect.context.get("task_run_id"), flow_run_id)
+            cycles.Edge(self.waiting_run_id, prefect.context.get("task_run_id"), flow_run_id, until)
             if self.waiting_run_id
             else None
         )

@@ -46,7 +46,12 @@ class Waits:
         before_poll: Callable[[], None] = lambda: None,
     ) -> None:
         self._deadline = deadline
-        self._options: Dict[str, Any] = {"slowest": poll_time, "states": states, "logs": logs}
+        self._options: Dict[str, Any] = {
+            "slowest": poll_time,
+            "states": states,
+            "logs": logs,
+            "until": deadline.final.end,
+        }
         self._before_poll = before_poll
         self._inbox: queue.SimpleQueue[Told] = queue.SimpleQueue()
         #: whether the flow run that waits is being cancelled, and its children with it

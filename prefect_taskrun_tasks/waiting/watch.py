@@ -4,7 +4,7 @@ import logging
 from contextlib import suppress
 from datetime import timedelta
 from time import monotonic
-from typing import Callable, Iterable, Iterator, List, NamedTuple, Optional, Set
+from typing import Callable, FrozenSet, Iterable, Iterator, List, NamedTuple, Optional, Set, Tuple
 
 import pendulum
 from prefect.exceptions import ClientError
@@ -15,6 +15,7 @@ from ..views import FlowRunLog, FlowRunView
 from .agents import tell_of_agents
 from .deadline import LONGEST_WAIT, Deadline, Timeout
 from .waits import Waits
+from .watcher import LATE
 
 #: Seconds before a warning that no agent has taken the flow run, and between two of them
 AGENT_WARNING, NEXT_AGENT_WARNING = 15.0, 30.0
@@ -24,6 +25,9 @@ LAST_LOGS = 2.0
 
 #: How long before the last state a log may be the last one
 LAST_LINE = timedelta(seconds=0.25)
+
+#: Of the last lines that were told, how many are marked one by one, at most, and by how much of their ids
+MOST_LINES, ID = 100, 8
 
 
 def watch_flow_run(
@@ -70,8 +74,10 @@ class Bookmark(NamedTuple):
 
     #: the time of the last state that was
     state: Optional[pendulum.DateTime] = None
-    #: the time of the last log line that was
+    #: the time until which all log lines were
     log: Optional[pendulum.DateTime] = None
+    #: what the ids of lines begin with that were told too: others of the same time may come to light
+    lines: FrozenSet[str] = frozenset()
 
 
 class Watch:
@@ -102,6 +108,8 @@ class Watch:
         self._states = 0
         #: hashes of the ids of log lines that have been seen
         self._lines: Set[int] = set()
+        #: the last lines: their times, and what their ids begin with
+        self._recent: List[Tuple[pendulum.DateTime, str]] = []
         self._next_agent_warning = monotonic() + AGENT_WARNING
 
     @property
@@ -155,24 +163,33 @@ class Watch:
     def _new_logs(self, rows: Iterable[api.Row]) -> List[FlowRunLog]:
         logs = [(FlowRunLog.from_dict(row), row) for row in rows if hash(row["id"]) not in self._lines]
         self._lines.update(hash(row["id"]) for _, row in logs)
-        told = self._after.log
-        latest = max(
-            [log.timestamp for log, _ in logs] + ([self.bookmark.log] if self.bookmark.log else []), default=None
-        )
-        self.bookmark = self.bookmark._replace(log=latest)
+        self._recent = sorted([*self._recent, *((log.timestamp, row["id"][:ID]) for log, row in logs)])
+        if logs:
+            self._turn_page()
+        _, told, lines = self._after
         return [
             log
             for log, row in logs
-            if self._task_run_id in (None, row["task_run_id"]) and (told is None or log.timestamp > told)
+            if self._task_run_id in (None, row["task_run_id"])
+            and (told is None or log.timestamp > told)
+            and row["id"][:ID] not in lines
         ]
+
+    def _turn_page(self) -> None:
+        """Marks the lines that have been told, one by one as long as others may come between them."""
+        latest, _ = self._recent[-1]
+        late = [line for line in self._recent if line[0] > latest - LATE][-MOST_LINES:]
+        for time, _ in self._recent[: -len(late)]:
+            self.bookmark = self.bookmark._replace(log=max(time, self.bookmark.log or time))
+        self._recent = late
+        self.bookmark = self.bookmark._replace(lines=frozenset(id for _, id in late))
 
     def _has_last_logs(self) -> bool:
         """Whether the flow run's last line has been seen, which its process logs just before the last state.
 
         See `determine_final_state` in prefect 1.4.1's engine/flow_runner.py.
         """
-        last = self.bookmark.log
-        return last is not None and last > self.seen.states[-1].timestamp - LAST_LINE
+        return bool(self._recent) and self._recent[-1][0] > self.seen.states[-1].timestamp - LAST_LINE
 
     def _agent_warning(self) -> List[FlowRunLog]:
         if self._seen is None or not self._stream_states or monotonic() < self._next_agent_warning:

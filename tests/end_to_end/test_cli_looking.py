@@ -136,6 +136,16 @@ def test_without_a_flow_run_the_newest_that_has_the_task_is_meant_and_named(
         assert f"({newest.id}), the newest" in ended.stderr
 
 
+@pytest.mark.parametrize("command", ["list", "list --json", "logs", "tree"])
+def test_a_disk_that_is_full_is_said_in_one_line(look: Looking, etl_run: DrivenRun, command: str) -> None:
+    etl_run.log("a line")
+    script = f"'{SCRIPTS}/prefect-taskrun' {command} {etl_run.id} > /dev/full"
+    ended = subprocess.run(["bash", "-c", script], stderr=subprocess.PIPE, text=True, env=look.env, timeout=60)
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1] == "Error: The output cannot be written: No space left on device."
+    assert "Traceback" not in ended.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [

@@ -227,6 +227,14 @@ def test_stdout_holds_the_result_alone_and_stderr_all_that_happened(run: Run) ->
         assert expected in process.stderr
 
 
+def test_a_flow_run_that_fails_is_shown_even_if_a_result_was_wanted_that_is_not_there(run: Run, tmp_path: Path) -> None:
+    process = run("mistakes.py", "--flow", "broken", "--result", "divide-1", "--timeline", str(tmp_path / "page.html"))
+    assert process.returncode == 1
+    assert process.stdout == ""
+    assert "There is no result of task run 'divide-1'" in process.stderr
+    assert "divide-1" in (tmp_path / "page.html").read_text()
+
+
 def test_a_required_parameter_that_is_missing_is_named(run: Run) -> None:
     process = run("noisy.py", "--flow", "noisy")
     assert process.returncode == 2

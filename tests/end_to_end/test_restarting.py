@@ -51,6 +51,17 @@ with Flow("restarting-parent") as parent:
     get_task_run_result(bad, "work-1")
     get_task_run_result(good, "work-1")
 
+with Flow("restarting-other") as other:
+    work(Parameter("folder"), Parameter("name"))
+
+with Flow("restarting-parent-of-two-flows") as of_two_flows:
+    folder = Parameter("folder")
+    for flow_name in ("restarting-child", "restarting-other"):
+        ran = create_flow_run(
+            flow_name=flow_name, parameters=parameters_of(folder, "bad"), idempotency_key=folder
+        )
+        wait_for_flow_run(ran, raise_final_state=True)
+
 @task
 def all_parameters(folder):
     return [{"folder": folder, "name": name} for name in ("good", "bad")]
@@ -143,10 +154,13 @@ def _state(flow_run_id: str) -> str:
     return type(_view(flow_run_id).state).__name__
 
 
+FIELDS = "id name idempotency_key parameters state flow { name }"
+
+
 def _children(flow_run_id: str) -> List[Dict[str, Any]]:
     """The children of a flow run, oldest first."""
     where = {"context": {"_contains": {KEY: {"parent_flow_run_id": flow_run_id}}}}
-    rows = api.find("flow_run", where, order_by={"created": "asc"}, fields="id name idempotency_key parameters state")
+    rows = api.find("flow_run", where, order_by={"created": "asc"}, fields=FIELDS)
     return [dict(row) for row in rows]
 
 
@@ -195,7 +209,7 @@ def test_a_parent_that_is_restarted_succeeds_with_one_rerun_of_the_child_that_fa
     assert sorted(_executed(tmp_path)) == ["bad", "bad", "good"]
     assert len(_children_named(parent, "good")) == 1
     first, rerun = _children_named(parent, "bad")
-    assert rerun["idempotency_key"] == f"{first['idempotency_key']}-rerun-1"
+    assert rerun["idempotency_key"] == f"{first['id']}-rerun-1"
     assert (rerun["name"], rerun["parameters"]) == (first["name"], first["parameters"])
     assert (first["state"], rerun["state"]) == ("Failed", "Success")
     results = [_view(parent).get_task_run(f"get_task_run_result-{number}").get_result() for number in (1, 2)]
@@ -219,8 +233,7 @@ def test_each_restart_of_a_parent_has_a_rerun_of_its_own(local_runner: LocalRunn
     assert _restart(parent) == "Success"
     assert sorted(_executed(tmp_path)) == ["bad", "bad", "bad", "good"]
     first, *reruns = _children_named(parent, "bad")
-    key = first["idempotency_key"]
-    assert [rerun["idempotency_key"] for rerun in reruns] == [f"{key}-rerun-1", f"{key}-rerun-2"]
+    assert [rerun["idempotency_key"] for rerun in reruns] == [f"{first['id']}-rerun-{number}" for number in (1, 2)]
 
 
 def test_of_mapped_children_only_the_one_that_failed_runs_anew(local_runner: LocalRunner, tmp_path: Path) -> None:
@@ -246,7 +259,17 @@ def test_map_flow_run_that_is_begun_again_runs_only_the_children_anew_that_faile
     assert sorted(_executed(tmp_path)) == ["bad", "bad", "good"]
     assert _view(parent).get_task_run("map_flow_run-1").get_result() == ["good", "bad"]
     first, rerun = _children_named(parent, "bad")
-    assert rerun["idempotency_key"] == f"{first['idempotency_key']}-rerun-1"
+    assert rerun["idempotency_key"] == f"{first['id']}-rerun-1"
+
+
+def test_children_of_two_flows_that_share_a_key_each_run_anew(local_runner: LocalRunner, tmp_path: Path) -> None:
+    parent = _failed(local_runner, "restarting-parent-of-two-flows", folder=str(tmp_path))
+    (tmp_path / "mended").touch()
+    assert _restart(parent) == "Success"
+    assert _executed(tmp_path) == ["bad"] * 4
+    assert sorted(child["flow"]["name"] for child in _children(parent)) == sorted(
+        ["restarting-child", "restarting-other"] * 2
+    )
 
 
 def test_a_child_that_was_mended_and_registered_anew_runs_only_where_it_had_failed(

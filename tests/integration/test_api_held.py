@@ -80,6 +80,14 @@ def test_a_mutation_is_not_held(backend: Backend, run: DrivenRun) -> None:
     assert "Preference-Applied" not in answer.headers
 
 
+def test_a_query_with_the_word_mutation_in_a_value_is_held(backend: Backend, run: DrivenRun) -> None:
+    query = "query($where: flow_run_bool_exp) { flow_run(where: $where) { id } }"
+    variables = {"where": {"name": {"_eq": "mutation"}}}
+    headers = {"Prefer": "wait=1"}
+    answer = requests.post(backend.url, json={"query": query, "variables": variables}, headers=headers, timeout=20)
+    assert answer.headers["Preference-Applied"] == "wait=1"
+
+
 def test_others_are_answered_while_many_answers_are_held(backend: Backend, run: DrivenRun) -> None:
     threads = [threading.Thread(target=ask, args=(backend, run, "wait=30")) for _ in range(50)]
     for thread in threads:

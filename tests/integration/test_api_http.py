@@ -1,6 +1,8 @@
 """The API over HTTP, as the Prefect client and other programs reach it."""
 
+import asyncio
 import base64
+import errno
 import gzip
 import json
 import socket
@@ -15,6 +17,7 @@ from conftest import eventually
 from prefect.exceptions import ClientError
 
 from prefect_taskrun_tasks.server import Backend, Limits, PortUnavailable
+from prefect_taskrun_tasks.server.connection import SeldomTold
 
 JSON = {"Content-Type": "application/json"}
 
@@ -39,7 +42,36 @@ def test_a_hostile_body_is_the_callers_error(backend: Backend, body: bytes, stat
     assert answer.json()["errors"]
 
 
-@pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", ""])
+def test_a_connection_by_which_nobody_asks_is_closed(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prefect_taskrun_tasks.server.connection.FIRST_REQUEST", 0.2)
+    host, _, port = backend.url[len("http://") :].partition(":")
+    for begun in (b"", b"POST / HTTP/1.1\r\nHost: "):
+        with socket.create_connection((host, int(port)), timeout=20) as connection:
+            connection.sendall(begun)
+            assert connection.recv(1) == b""
+    with requests.Session() as session:
+        for _ in range(2):
+            assert session.get(f"{backend.url}/health", timeout=20).ok
+
+
+def test_connections_that_cannot_be_taken_are_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    loop, told = asyncio.new_event_loop(), SeldomTold()
+    for number in (errno.EMFILE, errno.EMFILE, errno.EIO):
+        told(loop, {"message": "accept", "exception": OSError(number, "as this test wants it")})
+    loop.close()
+    assert [record.message.split(":")[0] for record in caplog.records] == [
+        "No more connections can be taken",
+        "accept",
+    ]
+
+
+@pytest.mark.parametrize("content_type", ["Application/JSON", "application/json;charset=utf-8"])
+def test_json_is_taken_however_it_is_written(backend: Backend, content_type: str) -> None:
+    headers = {"Content-Type": content_type}
+    assert requests.post(backend.url, data=b'{"query": "{ hello }"}', headers=headers, timeout=20).ok
+
+
+@pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", "", "application/jsonp"])
 def test_a_page_elsewhere_cannot_have_a_browser_change_anything(backend: Backend, content_type: str) -> None:
     """Browsers ask before they send JSON to another site, and are not allowed to; other types they just send."""
     body = json.dumps({"query": "mutation { create_flow_run(input: {}) { id } }"})

@@ -2,11 +2,13 @@
 
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Iterator
 
 import graphql
 import pytest
 from asking import Caller, caller
+from conftest import eventually
 
 from prefect_taskrun_tasks.server import document
 from prefect_taskrun_tasks.server.api import Api
@@ -133,6 +135,39 @@ def test_rows_of_relationships_count_as_often_as_they_are_written(api: Caller) -
     written = 1 + 10 * (1 + 1 + 10 * (1 + 1 + 10))
     assert limited(api, rows=written).ask(query)["flow"]
     assert f"more than {written - 1} rows" in limited(api, rows=written - 1).error(query)
+
+
+@pytest.mark.parametrize("is_ordered", [False, True])
+def test_more_terms_than_the_limit_are_refused_and_many_values_are_one(api: Caller, is_ordered: bool) -> None:
+    terms = '{_not: {name: {_eq: "a"}}}, ' * 20
+    query = f"{{ flow {{ flow_runs(where: {{_or: [{terms}]}}) {{ id }} }} }}"
+    if is_ordered:
+        query = f"{{ flow_run(order_by: [{'{flow: {name: asc}}, ' * 20}]) {{ id }} }}"
+    assert limited(api, terms=20).post(query)[1].keys() == {"data"}
+    assert "20 terms in where and order_by, and at most 19" in limited(api, terms=19).error(query)
+    values = ", ".join(f'"{uuid.uuid4()}"' for _ in range(1000))
+    assert limited(api, terms=1).ask(f"{{ flow_run(where: {{id: {{_in: [{values}]}}}}) {{ id }} }}") == {"flow_run": []}
+
+
+def test_large_statements_are_not_kept(api: Caller) -> None:
+    kept = api.database.store.engine._compiled_cache
+    terms = '{name: {_eq: "a"}}, ' * 200
+    before = len(kept)
+    assert api.ask(f"{{ flow_run(where: {{_or: [{terms}]}}) {{ id }} }}") == {"flow_run": []}
+    assert len(kept) == before
+    assert api.ask("{ flow_run { id } }") == {"flow_run": []}
+    assert len(kept) > before
+
+
+def test_what_is_being_read_ends_when_the_backend_stops(api: Caller) -> None:
+    fill(api, 20_000)
+    with ThreadPoolExecutor(1) as thread:
+        reading = thread.submit(api.post, SLOW)
+        eventually(lambda: api.database.store.engine.pool.checkedout())
+        begun = time.monotonic()
+        api.database.interrupt()
+        assert "was not read" in reading.result(60)[1]["errors"][0]["message"]
+    assert time.monotonic() - begun < Limits().seconds / 2
 
 
 def test_a_negative_limit_is_still_refused(api: Caller) -> None:

@@ -64,7 +64,10 @@ def test_a_backend_whose_database_answers_too_late_is_not_well_until_it_does(
     observed: Backend, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     may_answer = threading.Event()
+    # those who read much do not keep it from saying that it is well
     readers = [observed._readers.submit(may_answer.wait, 20) for _ in range(8)]
+    assert requests.get(observed.url + "/health", timeout=20).status_code == 200
+    readers.append(observed._upkeep.submit(may_answer.wait, 20))
     monkeypatch.setattr(http, "HEALTHY", 0.2)
     assert requests.get(observed.url + "/health", timeout=20).status_code == 503
     assert "does not answer: not within 0.2 s" in caplog.text

@@ -62,6 +62,7 @@ def created(flow_run_id: str) -> Dict[str, Any]:
         ({"parameters": {"x": 5}}, {"parameters": {"x": 5}}),
         ({"context": {"a": [1]}}, {"context": {"a": [1]}}),
         ({"labels": ["there"]}, {"labels": ["there"]}),
+        ({"labels": "there"}, {"labels": ["there"]}),
         ({"labels": []}, {"labels": []}),
         ({}, {"parameters": {"x": 1}, "context": {}}),
         ({"run_name": "Bob"}, {"name": "Bob"}),

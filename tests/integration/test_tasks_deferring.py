@@ -125,6 +125,40 @@ def test_a_task_that_waits_itself_is_deferred_only_where_it_says_so(child: Drive
     assert states(run, "own-1")[-1] == ("Scheduled" if deferrable else "Failed")
 
 
+def test_the_second_wait_of_a_task_has_its_own_time(child: DrivenRun) -> None:
+    first = DrivenRun(Flow("child-that-is-first")).enter(Running())
+
+    @task
+    def waits() -> None:
+        for each in (first, child):
+            # the first one is deferred when half of its time is over
+            wait_for_flow_run.run(each.id, deferrable=True, defer_after=0, timeout=3)
+
+    with Flow("two-waits", result=HERE) as flow:
+        waits()
+    run = DrivenRun(flow)
+    assert run.execute().is_running()
+    first.enter(Success())
+    view = TaskRunView.from_task_slug("waits-1", run.id)
+    begun = next(iter(view.get_states())).timestamp
+    eventually(lambda: begun.add(seconds=4) < pendulum.now("utc"))
+    run.task_enters("waits-1", Scheduled())
+    assert run.execute().is_running()
+    assert states(run, "waits-1")[-1] == "Scheduled"
+
+
+def test_a_class_made_from_a_wait_is_deferred_only_where_it_says_so(child: DrivenRun) -> None:
+    """Its own code would run again in each process."""
+
+    class Mine(WaitForFlowRun):
+        pass
+
+    with set_temporary_config({"prefect_taskrun_tasks.deferrable": True}):
+        with Flow("made-from-a-wait", result=HERE) as flow:
+            Mine(name="wait")(child.id, **AT_ONCE)
+        assert last_state(flow) == "Failed"
+
+
 def test_a_loop_is_not_deferred(child: DrivenRun) -> None:
     """It would begin anew."""
 

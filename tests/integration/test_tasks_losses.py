@@ -162,6 +162,14 @@ def test_a_flow_run_that_its_own_handler_may_end_is_not_left() -> None:
     assert "terminal_state_handler" in str(lost(DrivenRun(flow).enter(Running())))
 
 
+def test_what_a_state_handler_gives_instead_of_a_failure_is_kept_nowhere() -> None:
+    with Flow("instead", result=HERE) as flow:
+        use(wait(), kept())
+    run = DrivenRun(flow).enter(Running())
+    run.task_enters("kept-1", Success("by default", result=Result(100)))
+    assert "what kept-1 returns" in str(lost(run))
+
+
 def test_what_the_wait_itself_has_been_given_is_read_again() -> None:
     with Flow("given", result=HERE) as flow:
         wait(in_memory())
@@ -201,8 +209,10 @@ def test_what_other_children_of_a_mapped_wait_return_has_to_be_somewhere(checkpo
     # which nothing uses
     assert lost(run, "wait-2", is_mapped=True) is None
     run.task_returns("wait-1", 1, map_index=0)
-    assert lost(run, "wait-1", is_mapped=True) is None or not checkpoint
-    run.task_enters("wait-1", Success(result=Result(2)), map_index=1)
+    found = lost(run, "wait-1", is_mapped=True)
+    assert (found is None) if checkpoint else ("what wait-1 returns" in str(found))
+    # a None, which is not written
+    run.task_enters("wait-1", Success(result=HERE), map_index=1)
     run.task_enters("wait-1", mapped(2))
     found = lost(run, "wait-1", is_mapped=True)
     assert (found is None) if checkpoint else ("what wait-1[1] returns" in str(found))

@@ -4,12 +4,16 @@ from typing import Any, Dict, Iterator, List, Optional
 
 import prefect
 import pytest
+from conftest import eventually
 from driven import DrivenRun, NewUrl, register, shared_backend
 from prefect import Flow, Parameter, task, unmapped
-from prefect.engine.state import Cancelled, Cancelling, Failed, Running, Success
+from prefect.engine.state import Cancelled, Cancelling, Failed, Running, Scheduled, Success
+from prefect.run_configs import UniversalRun
 
-from prefect_taskrun_tasks import FlowRunView, Lineage, create_flow_run, errors
+from prefect_taskrun_tasks import FlowRunView, Lineage, api, create_flow_run, errors, wait_for_flow_run
+from prefect_taskrun_tasks.results import threads_as_this
 from prefect_taskrun_tasks.server import Backend
+from prefect_taskrun_tasks.tasks.child import rerun_of
 from prefect_taskrun_tasks.waiting import cancelling
 
 
@@ -36,7 +40,7 @@ def parent() -> DrivenRun:
 
 def child_of(parent_run_id: str, key: str = "a-task-run", **options: Any) -> str:
     """A child flow run, as a task of the parent creates it."""
-    with prefect.context(flow_run_id=parent_run_id, task_run_id=f"{parent_run_id}-{key}"):
+    with prefect.context(flow_run_id=parent_run_id, task_run_id=f"{parent_run_id}-{key}", task_run_version=1):
         flow_run_id: str = create_flow_run.run(flow_name="lineage-child", **options)
     return flow_run_id
 
@@ -243,13 +247,48 @@ def test_children_are_cancelled_again_when_their_parent_is(parent: DrivenRun) ->
         assert cancelling.cancel_children(parent.id) == [child]
 
 
+@pytest.mark.parametrize("own", [{}, {"labels": "mine", "run_config": UniversalRun(env={"OF": "its own"})}])
+def test_a_child_runs_anew_as_its_flow_is_now_but_for_what_it_was_given(parent: DrivenRun, own: Any) -> None:
+    child = child_of(parent.id, **own)
+    DrivenRun(child_flow, parent.flow_id, child).enter(Failed())
+    for state in (Failed(), Scheduled(), Running()):
+        parent.enter(state)
+    child_flow.run_config = UniversalRun(env={"OF": "the flow"}, labels=["mended"])
+    try:
+        register(child_flow)
+    finally:
+        child_flow.run_config = None
+    with prefect.context(flow_run_id=parent.id, task_run_version=5):
+        rerun = FlowRunView.from_flow_run_id(str(rerun_of(FlowRunView.from_flow_run_id(child))))
+    assert ("mended" in rerun.labels, "mine" in rerun.labels) == (not own, bool(own))
+    assert rerun.run_config.env == {"OF": "its own" if own else "the flow"}
+
+
+def test_a_run_without_a_backend_leaves_its_children_alone(backend: Backend) -> None:
+    """It has an id that no backend knows."""
+    with Flow("local-parent") as local:
+        wait_for_flow_run(create_flow_run(flow_name="lineage-child"), timeout=60)
+    where = {"flow": {"name": {"_eq": "lineage-child"}}}
+    known = {row["id"] for row in api.find("flow_run", where, fields="id")}
+
+    def fail() -> str:
+        [child] = eventually(lambda: {row["id"] for row in api.find("flow_run", where, fields="id")} - known)
+        prefect.Client().set_flow_run_state(child, Failed())
+        return str(child)
+
+    with threads_as_this(1, "fails") as thread:
+        failing = thread.submit(fail)
+        assert local.run().is_successful()
+    assert FlowRunView.from_flow_run_id(failing.result()).lineage is None
+
+
 def test_a_retry_finds_a_child_of_the_same_flow_only(parent: DrivenRun) -> None:
     with Flow("lineage-other") as other:
         inc(Parameter("x", default=1))
     register(other)
 
     def create_both() -> List[str]:
-        with prefect.context(flow_run_id=parent.id, task_run_id="creates-two"):
+        with prefect.context(flow_run_id=parent.id, task_run_id="creates-two", task_run_version=1):
             return [create_flow_run.run(flow_name=name) for name in ("lineage-child", "lineage-other")]
 
     first = create_both()

@@ -206,7 +206,7 @@ def test_a_task_run_is_found_by_the_beginning_of_its_slug(run: DrivenRun) -> Non
     assert view.find_task_run("inc-1", 1).map_index == 1
     with pytest.raises(errors.Ambiguous, match=r"several tasks. Give more of it, or an id:\n  inc-1\n  inc-2"):
         view.find_task_run("inc")
-    with pytest.raises(errors.NotFound, match="It has: "):
+    with pytest.raises(errors.NotFound, match="It has 4 tasks, among them: inc-1, inc-2"):
         view.find_task_run("ink-1")
 
 

@@ -275,13 +275,13 @@ def waiting_run(flow_id: str, name: str = "waits") -> DrivenRun:
 
 @contextmanager
 def within(run: DrivenRun) -> Iterator[None]:
-    with prefect.context(flow_run_id=run.id, task_run_id=run.task_run_id("one-1")):
+    with prefect.context(flow_run_id=run.id, task_run_id=run.task_run_id("one-1"), task_run_version=1):
         yield
 
 
 def wait_within(run: DrivenRun, awaited: str) -> FlowRunView:
     with within(run):
-        found: FlowRunView = wait_for_flow_run.run(awaited, timeout=60)
+        found: FlowRunView = wait_for_flow_run.run(awaited, timeout=1000)
     return found
 
 
@@ -307,6 +307,16 @@ def test_flow_runs_that_wait_for_each_other_are_told_so(flow_id: str, sent: Any,
     assert all(run.id in str(found[0]) for run in runs)
     assert "None of them would ever end" in str(found[0])
     assert ended in runs
+
+
+@pytest.mark.usefixtures("looking_soon")
+def test_a_wait_that_gives_up_soon_is_part_of_no_cycle(flow_id: str) -> None:
+    parent, helper = waiting_run(flow_id), waiting_run(flow_id)
+    soon = pendulum.now("utc").add(minutes=5)
+    assert cycles.declare([cycles.Edge(parent.id, parent.task_run_id("one-1"), helper.id, soon)]) == {}
+    for until, are_more in ((soon, False), (soon.add(minutes=20), True), (None, True)):
+        cycles.declare([cycles.Edge(helper.id, helper.task_run_id("one-1"), parent.id, until)])
+        assert bool(cycles._awaited_by({helper.id})[helper.id]) == are_more
 
 
 @pytest.mark.usefixtures("looking_soon")

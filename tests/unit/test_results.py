@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Any, Type
 
+import pendulum
 import prefect
 import pytest
 from prefect.engine.result import NoResult
 from prefect.engine.results import LocalResult, PrefectResult
-from prefect.engine.serializers import JSONSerializer
+from prefect.engine.serializers import DateTimeSerializer, JSONSerializer
 from prefect.engine.state import Cached, Cancelled, Failed, Finished, Skipped, State, Success, TimedOut, TriggerFailed
 
 from prefect_taskrun_tasks import api, errors
@@ -29,6 +30,16 @@ def load(state: State, task_run: str) -> Any:
 def from_the_backend(state: State) -> State:
     """The state as it is when it has been to the backend and back."""
     return State.deserialize(state.serialize())
+
+
+def test_a_prefect_result_may_have_a_serializer_of_its_own_which_the_state_does_not_name() -> None:
+    """That of a `DateTimeParameter` has."""
+    noon, task_result = pendulum.datetime(2021, 5, 12, 12), PrefectResult(serializer=DateTimeSerializer())
+    stored = Stored.from_serialized(Success(result=task_result.write(noon)).serialize(), "a task run")
+    assert Loader(task_result=lambda: task_result).load(stored) == noon
+    assert Loader(serializer=DateTimeSerializer()).load(stored) == noon
+    with pytest.raises(errors.UnknownResultType, match="cannot be decoded with JSONSerializer"):
+        Loader().load(stored)
 
 
 def test_threads_that_read_have_the_context_of_the_one_that_asked() -> None:
@@ -98,7 +109,7 @@ def test_a_result_that_cannot_be_loaded_is_an_error(state: State, error: Type[Ex
         (TriggerFailed("Upstream failed."), "it ended in state TriggerFailed: Upstream failed."),
         (Failed(), r"it ended in state Failed\."),
         (Success("Task run succeeded."), "Set `result=` on the task or its flow"),
-        (Success(result=LocalResult()), "`checkpoint` left on"),
+        (Success(result=LocalResult()), "returned None, which Prefect keeps nowhere, or `checkpoint` was off"),
         (Success(result=CompanyResult(location="somewhere")), "not one of Prefect's"),
     ],
 )

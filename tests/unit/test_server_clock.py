@@ -56,11 +56,14 @@ def test_two_readings_of_the_clock_are_never_the_same() -> None:
     assert readings == sorted(set(readings))
 
 
-def test_a_clock_that_is_set_back_still_goes_forward(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clock_that_is_set_back_goes_forward_unless_it_was_far_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     """The machine's clock cannot be set by a test, hence the replaced one."""
 
+    noon = datetime(2026, 1, 2, 12, tzinfo=timezone.utc)
+
     class SetBack(datetime):
-        moments = iter([datetime(2026, 1, 2, tzinfo=timezone.utc), datetime(2026, 1, 1, tzinfo=timezone.utc)])
+        # a little, and so far that nothing would begin until then
+        moments = iter([noon, noon - timedelta(seconds=2), noon - timedelta(hours=1)])
 
         @classmethod
         def now(cls, tz: object = None) -> datetime:  # type: ignore[override]
@@ -68,7 +71,8 @@ def test_a_clock_that_is_set_back_still_goes_forward(monkeypatch: pytest.MonkeyP
 
     reading = clock.Clock()
     monkeypatch.setattr(clock, "datetime", SetBack)
-    assert [reading(), reading()] == ["2026-01-02T00:00:00.000000+00:00", "2026-01-02T00:00:00.000001+00:00"]
+    read = [reading()[11:] for _ in range(3)]
+    assert read == ["12:00:00.000000+00:00", "12:00:00.000001+00:00", "11:00:00.000000+00:00"]
 
 
 def test_ago_counts_back_from_a_given_instant_and_forward_for_a_negative_number() -> None:

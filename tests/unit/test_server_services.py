@@ -1,8 +1,10 @@
 """What the backend does by itself: scheduling, starting lost runs again, ending zombies."""
 
 import threading
+import time
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, Iterator, List
+from typing import Any, Iterator, List, Set
 
 import pendulum
 import pytest
@@ -227,12 +229,13 @@ def test_services_run_at_their_intervals_and_survive_a_pass_that_fails(tmp_path:
     told: List[str] = []
     database = Database(f"sqlite:///{tmp_path / 'prefect.db'}", lambda tx: told.append("queued") if tx.queued else None)
 
-    def fails(tx: Transaction) -> None:
+    def fails(tx: Transaction, done: Any) -> bool:
         passes.append("fails")
         raise RuntimeError("as this test wants it")
 
-    def queues(tx: Transaction) -> None:
+    def queues(tx: Transaction, done: Any) -> bool:
         tx.queued = True
+        return False
 
     running = services.Services(database, {fails: 0.01, queues: 0.01})
     running.start()
@@ -254,7 +257,7 @@ def test_lazarus_leaves_a_flow_run_alone_whose_task_run_an_agent_has_just_submit
 def test_a_service_can_be_run_once_and_counts_how_that_ended(tmp_path: Path) -> None:
     database = Database(f"sqlite:///{tmp_path / 'prefect.db'}")
 
-    def fails(tx: Transaction) -> None:
+    def fails(tx: Transaction, done: Any) -> bool:
         tx.update(tables.tenant, name="changed")
         raise RuntimeError("as this test wants it")
 
@@ -268,14 +271,60 @@ def test_a_service_can_be_run_once_and_counts_how_that_ended(tmp_path: Path) -> 
     database.close()
 
 
+def test_others_write_between_the_turns_of_a_long_pass(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And each flow has its turn once, whichever was done before."""
+    monkeypatch.setattr(services, "TURN", 0.0)
+    database = Database(database_url)
+    with database.write() as tx:
+        for name in "abc":
+            stored.flow_id(tx, name, schedule=ScheduleSchema().dump(IntervalSchedule(interval=timedelta(hours=1))))
+            # what registering it has scheduled
+            tx.delete(tables.flow_run)
+    own = services.Services(database, {services.schedule: 1e6})
+    turns: List[Set[str]] = []
+
+    def counting(tx: Transaction, done: Set[str]) -> bool:
+        is_more = services.schedule(tx, done)
+        turns.append(set(done))
+        return is_more
+
+    own.run(counting)
+    assert [len(done) for done in turns] == [1, 2, 3, 3]
+    with database.read() as connection:
+        assert len(connection.execute(tables.flow_run.select()).all()) == 30
+    database.close()
+
+
+def test_a_machine_that_was_asleep_has_time_for_heartbeats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It cannot be put to sleep by a test, hence the replaced time."""
+    asleep, passes = [0.0], threading.Event()
+    monkeypatch.setattr(services, "_asleep", lambda: asleep[0])
+    monkeypatch.setattr(services, "AWAKE", 2.0)
+    database = Database(f"sqlite:///{tmp_path / 'prefect.db'}")
+    times: List[float] = []
+
+    def counting(tx: Transaction, done: Set[str]) -> bool:
+        times.append(time.monotonic())
+        passes.set()
+        return False
+
+    running = services.Services(database, {counting: 0.05})
+    running.start()
+    assert passes.wait(60)
+    asleep[0] = 3600.0
+    eventually(lambda: max(after - before for before, after in zip(times, times[1:])) > 1.5 if times[1:] else False)
+    running.stop()
+    database.close()
+
+
 def test_a_pass_that_does_not_end_is_not_waited_for_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(services, "GRACE", 0.2)
     database = Database(f"sqlite:///{tmp_path / 'prefect.db'}")
     begun, may_end = threading.Event(), threading.Event()
 
-    def hangs(tx: Transaction) -> None:
+    def hangs(tx: Transaction, done: Any) -> bool:
         begun.set()
-        assert may_end.wait(60)
+        return not may_end.wait(60)
 
     running = services.Services(database, {hangs: 0.01, services.schedule: 1e6})
     running.start()

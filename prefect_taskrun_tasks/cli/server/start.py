@@ -164,6 +164,7 @@ def start(
             Unguarded,
             services,
         )
+        from ...server.connection import open_as_many_as_possible
         from ...server.json_lines import JsonLines
 
     lines = logging.StreamHandler()
@@ -217,6 +218,7 @@ def start(
     # what is there by now stays; looking through all of it again and again would hold every request up each time
     gc.collect()
     gc.freeze()
+    open_as_many_as_possible()
     try:
         backend.serve()
     except KeyboardInterrupt:

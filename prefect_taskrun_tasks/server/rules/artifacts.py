@@ -34,7 +34,7 @@ def create_task_run_artifact(
     artifacts, data = tables.task_run_artifact, _checked(data)
     lately = select(artifacts).where(artifacts.c.task_run_id == task_run_id, artifacts.c.created > ago(RESENT_FOR))
     for known in tx.rows(lately):
-        if (known["kind"], known["data"]) == (kind, data):
+        if (known["kind"], known["data"]) == (kind, tx.as_stored(data)):
             return {"id": known["id"]}
     id = tx.insert(artifacts, tenant_id=run["tenant_id"], task_run_id=task_run_id, kind=kind, data=data)
     return {"id": id}

@@ -61,7 +61,7 @@ def create_flow_run(
         parameters=_parameters(flow, group, parameters or {}),
         context=context or {},
         labels=_labels(flow, group, labels, run_config),
-        run_config=run_config or group["run_config"] or flow["run_config"],
+        run_config=group["run_config"] or flow["run_config"] if run_config is None else run_config,
         scheduled_start_time=scheduled_start_time,
         auto_scheduled=auto_scheduled,
         idempotency_key=idempotency_key,

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 OLDEST_CORE = (0, 6, 1)
 
 #: Bytes of a flow that is sent compressed. Few bytes may stand for more than there is memory for.
-LARGEST_FLOW = 64 * 1024 * 1024
+LARGEST_FLOW = 32 * 1024 * 1024
 
 
 def create_flow_from_compressed_string(tx: Transaction, serialized_flow: str, **options: Any) -> Row:

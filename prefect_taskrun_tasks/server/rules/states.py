@@ -183,7 +183,7 @@ def _set_flow_run_state(tx: Transaction, flow_run_id: str, state: State) -> Row:
     name = normalised(state)["type"]
     # of two agents that submit it, one comes too late
     is_its_agent = tx.agent_id is not None and run["agent_id"] == tx.agent_id
-    if _is_replay(run, state) and (name != "Submitted" or is_its_agent):
+    if _is_replay(tx, run, state) and (name != "Submitted" or is_its_agent):
         return _note_life(tx, FLOW_RUN, run)
     if name == "Submitted":
         if run["state"] in FINISHED:
@@ -226,7 +226,7 @@ def _cancel_children(tx: Transaction, parent: Row) -> None:
             cancel_flow_run(tx, child["id"])
 
 
-def _is_replay(run: Row, state: State) -> bool:
+def _is_replay(tx: Transaction, run: Row, state: State) -> bool:
     """Whether it is the latest state of the run, said once more: the client resends a request that timed out."""
     # what was not given was made up when it was stored
     made_up = set() if state.get("cached_inputs") else {"cached_inputs"}
@@ -242,7 +242,9 @@ def _is_replay(run: Row, state: State) -> bool:
     def given(state: State) -> State:
         return {name: value for name, value in state.items() if name not in made_up}
 
-    return run["state"] == state["type"] and given(run["serialized_state"]) == given(normalised(state))
+    if run["state"] != state["type"]:
+        return False
+    return bool(given(run["serialized_state"]) == tx.as_stored(given(normalised(state))))
 
 
 def _note_life(tx: Transaction, kind: Kind, run: Row) -> Row:
@@ -288,7 +290,7 @@ def _set_task_run_state(tx: Transaction, task_run_id: str, state: State) -> Row:
             )
     if name == "Submitted" and _has_another_agent(tx, run["flow_run_id"]):
         raise Refused("State update failed: the flow run of this task run has already been submitted.")
-    if _is_replay(run, state):
+    if _is_replay(tx, run, state):
         return _note_life(tx, TASK_RUN, run)
     awaited = deferrals.awaited_by(state)
     if awaited:
