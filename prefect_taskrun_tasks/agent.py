@@ -10,10 +10,11 @@ import signal
 import sys
 import threading
 import traceback
-from subprocess import TimeoutExpired
+from subprocess import Popen, TimeoutExpired
 from time import monotonic
 
 from prefect.agent.local import LocalAgent
+from prefect.utilities.graphql import GraphQLResult
 
 #: Seconds that flow runs have to end after an interrupt, before they are killed
 GRACE = 5.0
@@ -25,10 +26,32 @@ def _interrupt_at_end_of_input() -> None:
 
 
 class _Agent(LocalAgent):
-    """Takes its flow runs along when it ends."""
+    """Takes its flow runs along when it ends, and says when one is killed, which others notice after ten minutes."""
+
+    _is_ending = False
+
+    def deploy_flow(self, flow_run: GraphQLResult) -> str:
+        started: str = super().deploy_flow(flow_run)
+        [process] = [each for each in list(self.processes) if started.endswith(f" {each.pid}")]
+        threading.Thread(target=self._tell_if_killed, args=(process, flow_run.id), daemon=True).start()
+        return started
+
+    def _tell_if_killed(self, process: "Popen[bytes]", flow_run_id: str) -> None:
+        code = process.wait()
+        if code >= 0 or self._is_ending:
+            return
+        message = (
+            f"The process of this flow run (PID {process.pid}) was killed by {signal.Signals(-code).name}. If nobody "
+            "did that, the machine may be out of memory. In about ten minutes, what was running fails or is retried, "
+            "and the rest goes on. Who does not want to wait for that cancels the flow run."
+        )
+        self.client.write_run_logs(
+            [{"flow_run_id": flow_run_id, "name": "agent", "level": "ERROR", "message": message}]
+        )
 
     def on_shutdown(self) -> None:
         """Ends all processes of this one's group, itself included."""
+        self._is_ending = True
         error = sys.exc_info()[1]
         if isinstance(error, Exception):
             # nothing is printed any more once this process is killed

@@ -273,8 +273,6 @@ def _read(stored: Stored, result: Result, location: Optional[str]) -> Any:
     try:
         # a ConstantResult needs no location
         return result.read(location or "").value
-    except ResultUnavailable:
-        raise
     except Exception as error:
         kind = ResultMissing if _is_missing(error) else ResultUnreadable
         raise kind(

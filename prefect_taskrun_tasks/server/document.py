@@ -62,7 +62,6 @@ class Selection:
 @dataclass(frozen=True)
 class Operation:
     is_mutation: bool
-    root: GraphQLObjectType
     selections: List[Selection]
     #: asks for the schema itself, which graphql-core answers
     is_introspection: bool
@@ -156,7 +155,7 @@ def read(
     if introspects and asked - {"__schema", "__type", "__typename"}:
         raise InvalidDocument([GraphQLError("Ask for the schema (__schema, __type) in a request of its own.")])
     selections = [] if introspects else reader.selections(root, [operation.selection_set])
-    return Operation(is_mutation, root, selections, introspects)
+    return Operation(is_mutation, selections, introspects)
 
 
 class _Reader:

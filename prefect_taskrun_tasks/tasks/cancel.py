@@ -27,7 +27,7 @@ class CancelFlowRun(Task):
         self.flow_run_id = flow_run_id
         super().__init__(**kwargs)
 
-    @defaults_from_constructor("flow_run_id")
+    @defaults_from_constructor
     def run(self, flow_run_id: Optional[str] = None) -> bool:
         """Cancels.
 

@@ -75,20 +75,7 @@ class CreateFlowRun(Task):
         self.on_parent_restart = on_parent_restart
         super().__init__(**kwargs)
 
-    @defaults_from_constructor(
-        "flow_id",
-        "flow_name",
-        "project_name",
-        "parameters",
-        "context",
-        "labels",
-        "run_name",
-        "run_config",
-        "scheduled_start_time",
-        "idempotency_key",
-        "parent_close_policy",
-        "on_parent_restart",
-    )
+    @defaults_from_constructor
     def run(
         self,
         flow_id: Optional[str] = None,

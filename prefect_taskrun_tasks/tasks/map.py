@@ -104,22 +104,7 @@ class MapFlowRun(Task):
         self.on_parent_restart = on_parent_restart
         super().__init__(**kwargs)
 
-    @defaults_from_constructor(
-        "flow_id",
-        "flow_name",
-        "project_name",
-        "parameters",
-        "limit",
-        "on_failure",
-        "task_slug",
-        "context",
-        "labels",
-        "run_config",
-        "poll_time",
-        "max_duration",
-        "parent_close_policy",
-        "on_parent_restart",
-    )
+    @defaults_from_constructor
     def run(
         self,
         flow_id: Optional[str] = None,

@@ -56,7 +56,7 @@ class GetTaskRunResult(Task):
         self.defer_after = defer_after
         super().__init__(**kwargs)
 
-    @defaults_from_constructor("map_index", "poll_time", "max_duration", "serializer", "deferrable", "defer_after")
+    @defaults_from_constructor
     def run(
         self,
         flow_run_id: str,

@@ -66,9 +66,7 @@ class WaitForFlowRun(Task):
         self.defer_after = defer_after
         super().__init__(**kwargs)
 
-    @defaults_from_constructor(
-        "stream_states", "stream_logs", "raise_final_state", "max_duration", "deferrable", "defer_after"
-    )
+    @defaults_from_constructor
     def run(
         self,
         flow_run_id: str,

@@ -65,6 +65,19 @@ with Flow("noisy") as noisy:
 """
 
 #: One flow in which all goes wrong that can
+KILLED = """
+import os
+import signal
+from prefect import Flow, task
+
+@task
+def dies():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+with Flow("killed") as killed:
+    dies()
+"""
+
 MISTAKES = """
 import prefect
 from prefect import Flow, task
@@ -333,6 +346,13 @@ def test_a_result_that_cannot_be_read_is_named_together_with_the_reason(
     line = mistakes.stderr.splitlines()[-1]
     assert line.startswith("Error: The result of task run 'unreadable-1' of flow run ")
     assert "ValueError(" in line
+
+
+def test_a_flow_run_whose_process_is_killed_says_so_at_once(folder: Path, tmp_path: Path) -> None:
+    (folder / "killed.py").write_text(KILLED)
+    url = f"sqlite:///{tmp_path / 'prefect.db'}"
+    with started("prefect-taskrun", "run", folder / "killed.py", "--flow", "killed", "--database-url", url) as command:
+        eventually(lambda: "was killed by SIGKILL" in command.stderr)
 
 
 @pytest.fixture

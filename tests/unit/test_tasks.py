@@ -28,7 +28,7 @@ class Greet(Task):
         self.mark = mark
         super().__init__(**kwargs)
 
-    @defaults_from_constructor("greeted", "mark")
+    @defaults_from_constructor
     def run(self, greeted: str = "nobody", mark: Optional[str] = "?") -> str:
         """Greets."""
         return f"Hello {greeted}{mark or ''}"

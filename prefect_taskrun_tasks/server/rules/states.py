@@ -43,15 +43,14 @@ LARGEST_STATE = 1_000_000
 class Kind:
     """One of the two kinds of run, whose states are kept alike."""
 
-    noun: str
     runs: Table
     states: Table
     #: name of the column of `states` that refers to the run
     key: str
 
 
-FLOW_RUN = Kind("flow run", tables.flow_run, tables.flow_run_state, "flow_run_id")
-TASK_RUN = Kind("task run", tables.task_run, tables.task_run_state, "task_run_id")
+FLOW_RUN = Kind(tables.flow_run, tables.flow_run_state, "flow_run_id")
+TASK_RUN = Kind(tables.task_run, tables.task_run_state, "task_run_id")
 
 
 def normalised(given: Any) -> State:
