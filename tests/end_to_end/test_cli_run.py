@@ -353,6 +353,9 @@ def test_a_flow_run_whose_process_is_killed_says_so_at_once(folder: Path, tmp_pa
     url = f"sqlite:///{tmp_path / 'prefect.db'}"
     with started("prefect-taskrun", "run", folder / "killed.py", "--flow", "killed", "--database-url", url) as command:
         eventually(lambda: "was killed by SIGKILL" in command.stderr)
+        # it takes along what its agent has started, which nobody else knows of
+        command.process.terminate()
+        assert command.exit_code() == 128 + signal.SIGTERM
 
 
 @pytest.fixture
