@@ -150,17 +150,17 @@ SLUGS: Dict[str, Callable[[DrivenRun, str], Any]] = {
 @pytest.mark.parametrize(
     ("slug", "near"),
     [
-        ("get_data", "get_data-2, get_data-1"),
-        ("get_dta-1", "get_data-1, get_data-2"),
-        ("report", "report-1"),
+        ("get_data", "has 4 tasks, among them: get_data-2, get_data-1"),
+        ("get_dta-1", "has 4 tasks, among them: get_data-1, get_data-2"),
+        ("report", "has 4 tasks, among them: report-1"),
         # nothing is near, so that all of them are told
-        ("x", "clean_data-1, get_data-1, get_data-2, report-1"),
+        ("x", "has: clean_data-1, get_data-1, get_data-2, report-1"),
     ],
 )
 def test_a_slug_that_is_not_there_is_told_with_those_that_are_near(
     run: DrivenRun, look_up: Any, slug: str, near: str
 ) -> None:
-    with pytest.raises(errors.NotFound, match=rf"'{slug}' in flow run '{run.id}'.*no task of that slug.*has: {near}"):
+    with pytest.raises(errors.NotFound, match=rf"'{slug}' in flow run '{run.id}'.*no task of that slug. It {near}"):
         look_up(run, slug)
 
 
