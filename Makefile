@@ -9,7 +9,12 @@ CHOOSE_PYTHON = for python in $(PYTHON) python3 python3.11 python3.10 python3.9 
 	echo 'No CPython 3.8 to 3.11 with venv was found on the PATH: as python3, python3.11, python3.10, python3.9 or' \
 	'python3.8. Install one (on Debian: apt-get install python3 python3-venv), or name one: make PYTHON=/path/to/python' >&2
 
-.PHONY: demo test soak lint types format bench docs clean
+# Tests of one file share a backend, so they run in one process. Most of what takes long waits for processes, so there are
+# two of these for each core.
+PYTEST := $(BIN)/python -m pytest
+PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
+
+.PHONY: demo test check soak lint types format bench docs clean
 
 ## Runs a parent flow, which runs a child flow and uses its result. Writes only below .demo.
 demo: $(VENV)/server
@@ -19,13 +24,17 @@ demo: $(VENV)/server
 
 ## Runs all tests.
 test: $(VENV)/test
-	$(BIN)/python -m pytest
+	$(PYTEST) $(PARALLEL)
+
+## Lint, types and the tests that need no server: for every save.
+check: lint types
+	$(PYTEST) $(PARALLEL) tests/unit -m 'not postgresql'
 
 ## Runs 200 parents with children while requests fail and processes are killed, kills a backend that writes 100 times,
 ## sends the API 20,000 requests that are made up, on each kind of database, and creates, runs and prunes 50,000 flow
 ## runs in a week of seven short days. Others with SEED=2.
 soak: $(VENV)/test
-	$(BIN)/python -m pytest tests/soak --seed $(or $(SEED),1) --faulted-runs 200 --kills 100 --examples 20000 \
+	$(PYTEST) tests/soak --timeout 14400 --seed $(or $(SEED),1) --faulted-runs 200 --kills 100 --examples 20000 \
 		--week-runs 50000
 
 lint: $(VENV)/develop

@@ -41,7 +41,7 @@ class Cluster:
     """A server with databases, which are gone with it. They do not survive a crash of the machine."""
 
     def __init__(self) -> None:
-        self._directory = Path(tempfile.mkdtemp(prefix="postgresql-", dir="/tmp"))
+        self._directory = Path(tempfile.mkdtemp(prefix="postgresql-"))
         self._password = secrets.token_hex(8)
         self._numbers = count(1)
         self._cleared: Optional[str] = None

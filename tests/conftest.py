@@ -8,14 +8,25 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Iterator, List, Optional
 
-# before Prefect is imported, which asks for it: some of what tests define makes folders there
-_home = tempfile.TemporaryDirectory(prefix="prefect-home-")
-os.environ["PREFECT__HOME_DIR"] = _home.name
+import pytest
+from reaper import Reaper
+
+# Tests and the processes that they start do not see what the user has set: an account, a backend, a database server,
+# options for the pytest that a test starts, modules that are compiled anew by each process.
+for name in list(os.environ):
+    if name.startswith(("PREFECT__", "PG")) or name in ("PYTEST_ADDOPTS", "PYTEST_PLUGINS", "PYTHONDONTWRITEBYTECODE"):
+        del os.environ[name]
+
+# pytest's own folders stay where it keeps those of the last three runs
+os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
+_reaper = Reaper()
+os.environ["TMPDIR"] = tempfile.tempdir = str(_reaper.folder)
+# before Prefect is imported, which reads it: some of what tests define makes folders there
+os.environ["PREFECT__HOME_DIR"] = tempfile.mkdtemp(prefix="prefect-home-")
 
 import prefect
-import pytest
 from cluster import Cluster, program
 from prefect.utilities.configuration import set_temporary_config
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
@@ -47,14 +58,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--examples", type=int, default=150, help=help)
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> Optional[int]:
+    """For ``-n auto``: most tests that take long wait for processes."""
+    return 2 * (os.cpu_count() or 1)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    _reaper.close()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def home() -> Iterator[Path]:
     """Prefect's home folder, of this process and of those that it starts."""
-    path = Path(_home.name)
+    path = Path(os.environ["PREFECT__HOME_DIR"])
     patch = pytest.MonkeyPatch()
-    for name in [name for name in os.environ if name.startswith("PREFECT__") and name != "PREFECT__HOME_DIR"]:
-        # an account or a backend of the user who runs the tests
-        patch.delenv(name)
     patch.setenv("PREFECT__USER_CONFIG_PATH", str(path / "config.toml"))
     patch.setenv("PREFECT__BACKEND_CONFIG_PATH", str(path / "backend.toml"))
     yield path
@@ -67,11 +84,16 @@ def _strangers() -> None:
     api._answered.clear()
 
 
+def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:
+    for item in items:
+        callspec = getattr(item, "callspec", None)
+        if (callspec and "postgresql" in callspec.params.values()) or "cluster" in getattr(item, "fixturenames", ()):
+            item.add_marker("postgresql")
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Here, and not in the fixture, so that all tests are skipped in one place, and pytest says so in one line."""
-    callspec = getattr(item, "callspec", None)
-    wanted = (callspec and "postgresql" in callspec.params.values()) or "cluster" in getattr(item, "fixturenames", ())
-    if wanted and not program("initdb"):
+    if item.get_closest_marker("postgresql") and not program("initdb"):
         reason = "PostgreSQL is not installed: it is not tested there (on Debian: apt-get install postgresql)"
         # nobody reads there that something was skipped
         (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)

@@ -354,7 +354,7 @@ def test_a_location_can_be_given_by_the_caller_where_the_state_has_none() -> Non
     assert get(run).get_result(result=LocalResult(location=location)) == [1]
 
 
-@pytest.mark.parametrize("wrong", [{"serializer": ShoutingSerializer()}, {"result": LocalResult()}], ids=str)
+@pytest.mark.parametrize("wrong", [{"serializer": ShoutingSerializer()}, {"result": LocalResult()}], ids=list)
 def test_what_the_caller_says_is_not_made_up_for_by_the_flow(wrong: Dict[str, Any]) -> None:
     run = ran(
         flow_returning(b"\xff\xfe", on_task=LocalResult(serializer=CompressedSerializer(PickleSerializer(), "zlib")))
@@ -419,7 +419,7 @@ def run_with_own_key(bucket: str, monkeypatch: pytest.MonkeyPatch) -> DrivenRun:
     return run
 
 
-@pytest.mark.parametrize("serializer", [PickleSerializer(), JSONSerializer()], ids=repr)
+@pytest.mark.parametrize("serializer", [PickleSerializer(), JSONSerializer()], ids=lambda it: type(it).__name__)
 def test_a_result_in_s3_is_loaded(bucket: str, serializer: Serializer) -> None:
     run = ran(flow_returning({"a": [1]}, on_task=S3Result(bucket, serializer=serializer)))
     assert get(run).get_result() == {"a": [1]}
@@ -511,7 +511,9 @@ def cloud_bucket(mocker: Any) -> Bucket:
     return bucket
 
 
-@pytest.mark.parametrize("serializer", [PickleSerializer(), JSONSerializer(), ShoutingSerializer()], ids=repr)
+@pytest.mark.parametrize(
+    "serializer", [PickleSerializer(), JSONSerializer(), ShoutingSerializer()], ids=lambda it: type(it).__name__
+)
 @pytest.mark.parametrize("result", [partial(GCSResult, "bucket"), partial(AzureResult, "container")])
 @pytest.mark.usefixtures("cloud_bucket")
 def test_a_result_in_gcs_or_azure_is_loaded(result: Any, serializer: Serializer) -> None:
