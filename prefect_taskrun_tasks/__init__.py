@@ -4,6 +4,13 @@ Everything here is a drop-in for its namesake in `prefect.backend` or `prefect.t
 nothing else.
 """
 
+import prefect1_repairs
+
+from . import requirements
+
+requirements.check()
+prefect1_repairs.install()
+
 from .tasks import (
     CancelFlowRun,
     CreateFlowRun,
