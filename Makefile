@@ -2,12 +2,21 @@
 VENV := .venv
 BIN := $(VENV)/bin
 
-# The first Python that Prefect 1 installs on. A name on the PATH may be a shim that fails, so each is tried.
-CHOOSE_PYTHON = for python in $(PYTHON) python3 python3.11 python3.10 python3.9 python3.8; do \
-	"$$python" -c 'import sys, ensurepip; sys.exit(not (3, 8) <= sys.version_info[:2] < (3, 12))' 2>/dev/null \
-	&& echo "$$python" && exit; done; \
-	echo 'No CPython 3.8 to 3.11 with venv was found on the PATH: as python3, python3.11, python3.10, python3.9 or' \
-	'python3.8. Install one (on Debian: apt-get install python3 python3-venv), or name one: make PYTHON=/path/to/python' >&2
+# Fails, and says why, on a Python that does not fit. It has to run on every Python.
+FITS = import sys; (3, 8) <= sys.version_info[:2] < (3, 15) or sys.exit("It is Python " + sys.version.split()[0] + "."); \
+	import ensurepip, venv
+
+# The newest Python on the PATH that fits. A name on the PATH may be a shim that fails, so each is tried.
+FIND_PYTHON = python=; newest=0; \
+	for each in python3.14 python3.13 python3.12 python3.11 python3.10 python3.9 python3.8 python3 python; do \
+	minor=$$("$$each" -c '$(FITS); print(sys.version_info[1])' 2>/dev/null) && test "$$minor" -gt "$$newest" \
+	&& newest=$$minor && python=$$each; done; \
+	test -n "$$python" || { echo 'No CPython 3.8 to 3.14 with venv was found on the PATH, as python3 or python3.x.' \
+	"python3 is: $$(python3 --version 2>&1)." 'Install one (on Debian: apt-get install python3 python3-venv), or name' \
+	'one: make PYTHON=/path/to/python' >&2; exit 1; }
+
+# What is compared to see whether two Pythons are the same installation.
+INSTALLATION = -c 'import sys; print(sys.base_prefix, sys.version_info[:2])'
 
 # Tests of one file share a backend, so they run in one process. Most of what takes long waits for processes, so there are
 # two of these for each core.
@@ -60,8 +69,21 @@ docs: $(VENV)/develop
 clean:
 	rm -rf $(VENV) .demo .tox build *.egg-info
 
+# with PYTHON=... that one and no other, also if there is an environment of another already
+ifdef PYTHON
+$(BIN)/python: always
+	@"$(PYTHON)" -c '$(FITS)' || { echo 'PYTHON=$(PYTHON) does not fit: CPython 3.8 to 3.14 with venv is needed' \
+	'(on Debian: apt-get install python3-venv).' >&2; exit 1; }
+	@wanted=$$("$(PYTHON)" $(INSTALLATION)); found=$$($@ $(INSTALLATION) 2>/dev/null) || found=; \
+	if test "$$found" != "$$wanted"; then test -z "$$found" || echo "$(VENV) was of $$found. It is made anew." >&2; \
+	rm -rf $(VENV); "$(PYTHON)" -m venv $(VENV); fi
+else
 $(BIN)/python:
-	@python=$$($(CHOOSE_PYTHON)); test -n "$$python" && "$$python" -m venv $(VENV)
+	@$(FIND_PYTHON); "$$python" -m venv $(VENV)
+endif
+
+.PHONY: always
+always:
 
 # one file per set of dependencies says that it is installed
 $(VENV)/server: $(BIN)/python setup.cfg

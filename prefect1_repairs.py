@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["REPAIRS", "active", "install"]
 
 
-def use_todays_time_zones(pytzdata: "Any") -> bool:
-    """Have pendulum 2 read the time zone files of pytz.
+def read_time_zones_of_pytz(pytzdata: "Any") -> bool:
+    """Have pendulum 2 read the time zone files of the package pytz.
 
     pendulum 2.1.2 reads those of pytzdata, whose last release has the rules of 2020. Both have the same long form. A
     folder that the user chose (PYTZDATA_TZDATADIR) stays.
@@ -48,6 +48,42 @@ def use_todays_time_zones(pytzdata: "Any") -> bool:
         tz.timezones = sys.modules["pendulum"].timezones = pytzdata.timezones  # type: ignore[attr-defined]
         tz._tz_cache.clear()
     return True
+
+
+def read_time_zones_of_tzdata(timezone: "Any") -> bool:
+    """Have pendulum 3 read the time zone files of the package tzdata, if those of the system are older.
+
+    pendulum 3 reads them by the standard library's `zoneinfo`, which asks the system first. A path that the user chose
+    (PYTHONTZPATH) stays.
+    """
+    if not hasattr(timezone, "zoneinfo") or "PYTHONTZPATH" in os.environ:
+        return False
+    import tzdata
+    import zoneinfo
+
+    folder = os.path.join(os.path.dirname(tzdata.__file__), "zoneinfo")
+    if not os.path.isdir(folder) or system_time_zones() >= tzdata.IANA_VERSION:
+        return False
+    # zones that only the system has are still found there
+    zoneinfo.reset_tzpath([folder, *zoneinfo.TZPATH])
+    # if pendulum was imported before: forget the zones that it read
+    timezone.Timezone.clear_cache()
+    return True
+
+
+def system_time_zones() -> str:
+    """Return the release of the time zone files that `zoneinfo` finds first, such as "2026f"; "" if it is unknown."""
+    import zoneinfo
+
+    for folder in zoneinfo.TZPATH:
+        try:
+            with open(os.path.join(folder, "tzdata.zi"), encoding="utf-8") as file:
+                first, _, release = file.readline().strip().rpartition(" ")
+        except OSError:
+            continue
+        if first == "# version":
+            return release
+    return ""
 
 
 def run_cron_clocks_on_pendulum_3(clocks: "Any") -> bool:
@@ -100,7 +136,8 @@ def pickle_flows_on_python_3_14(flow: "Any") -> bool:
 
 #: for each module that has a fault, the function that mends it, and returns whether the fault exists here
 REPAIRS = {
-    "pytzdata": use_todays_time_zones,
+    "pytzdata": read_time_zones_of_pytz,
+    "pendulum.tz.timezone": read_time_zones_of_tzdata,
     "prefect.schedules.clocks": run_cron_clocks_on_pendulum_3,
     "prefect.core.flow": pickle_flows_on_python_3_14,
 }
@@ -112,7 +149,7 @@ def active() -> "Optional[Tuple[str, ...]]":
     Example:
         >>> import prefect
         >>> prefect1_repairs.active()
-        ('run_cron_clocks_on_pendulum_3',)
+        ('read_time_zones_of_pytz',)
     """
     return tuple(_finder.active) if _finder.installed else None
 

@@ -4,16 +4,18 @@ import copy
 import inspect
 import itertools
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
 from importlib import metadata
 from pathlib import Path
-from typing import Dict, List
+from typing import Dict, Optional
 
 import cloudpickle
 import pendulum
 import pytest
+import pytz
 from prefect import Flow, Task
 from prefect.schedules import clocks
 from prefect.schedules.clocks import CronClock
@@ -24,12 +26,13 @@ from prefect_taskrun_tasks import requirements
 ROOT = Path(prefect1_repairs.__file__).parent
 ON_PENDULUM_3 = metadata.version("pendulum").startswith("3.")
 
-#: (place, a moment, the hour that the clocks there show), by the rules of 2024 and later
+#: (place, a moment, the hour that the clocks there show), by the rules of 2026
 PLACES = [
     ("America/Mexico_City", "2026-07-01T12:00:00", 6),
     ("Africa/Cairo", "2026-07-01T12:00:00", 15),
     ("Asia/Amman", "2026-01-15T12:00:00", 15),
     ("Europe/Kyiv", "2026-07-01T12:00:00", 15),
+    ("America/Vancouver", "2026-12-15T12:00:00", 5),
 ]
 
 
@@ -80,7 +83,7 @@ def outcome(action):
     return "works"
 
 print(
-    prefect1_repairs.active(),
+    sorted(prefect1_repairs.active() or ["off"]),
     outcome(lambda: pendulum.timezone("Europe/Kyiv")),
     outcome(lambda: next(CronClock("0 * * * *").events())),
     outcome(lambda: cloudpickle.dumps(prefect.Flow("counting", tasks=[prefect.Task(name="x")]))),
@@ -93,14 +96,16 @@ def test_without_the_repairs_the_faults_are_there() -> None:
     zones = "works" if ON_PENDULUM_3 else "InvalidTimezone"
     cron = "AttributeError" if ON_PENDULUM_3 else "works"
     pickling = "TypeError" if sys.version_info >= (3, 14) else "works"
-    assert python(FAULTS, PREFECT1_REPAIRS="off") == f"None {zones} {cron} {pickling}"
+    assert python(FAULTS, PREFECT1_REPAIRS="off") == f"['off'] {zones} {cron} {pickling}"
 
 
 def test_a_process_that_imports_only_prefect_has_just_the_repairs_that_it_needs() -> None:
-    needed: List[str] = ["run_cron_clocks_on_pendulum_3" if ON_PENDULUM_3 else "use_todays_time_zones"]
+    needed = ["run_cron_clocks_on_pendulum_3" if ON_PENDULUM_3 else "read_time_zones_of_pytz"]
     if sys.version_info >= (3, 14):
         needed.append("pickle_flows_on_python_3_14")
-    assert python(FAULTS) == f"{tuple(needed)} works works works"
+    # depends on the system
+    found = python(FAULTS).replace("'read_time_zones_of_tzdata', ", "")
+    assert found == f"{sorted(needed)} works works works"
 
 
 def test_importing_the_package_repairs_what_was_imported_before() -> None:
@@ -134,10 +139,26 @@ def test_pytest_does_not_warn_of_the_repairs(tmp_path: Path) -> None:
     assert "PytestAssertRewriteWarning" not in python(code)
 
 
-def test_a_time_zone_folder_that_the_user_chose_stays(tmp_path: Path) -> None:
-    code = "import os; os.environ['PYTZDATA_TZDATADIR'] = CHOSEN; import pytzdata; print(pytzdata._DIRECTORY)"
-    expected = "No module named 'pytzdata'" if ON_PENDULUM_3 else str(tmp_path)
-    assert python(code.replace("CHOSEN", repr(str(tmp_path)))).endswith(expected)
+def test_a_folder_of_time_zones_that_the_user_chose_stays(tmp_path: Path) -> None:
+    shown = "zoneinfo.TZPATH[0]" if ON_PENDULUM_3 else "pytzdata._DIRECTORY"
+    code = f"import {shown.split('.')[0]}, pendulum; print({shown})"
+    variable = "PYTHONTZPATH" if ON_PENDULUM_3 else "PYTZDATA_TZDATADIR"
+    chosen = shutil.copytree(Path(pytz.__file__).parent / "zoneinfo", tmp_path / "chosen")
+    assert python(code, **{variable: str(chosen)}) == str(chosen)
+
+
+# pendulum 2 reads no files of the system
+if ON_PENDULUM_3:
+
+    @pytest.mark.parametrize(("release", "needed"), [("2020a", True), ("2999a", False), (None, True)])
+    def test_the_newer_of_the_systems_and_tzdatas_time_zones_are_read(
+        release: Optional[str], needed: bool, tmp_path: Path
+    ) -> None:
+        if release:
+            (tmp_path / "tzdata.zi").write_text(f"# version {release}\n")
+        code = f"import zoneinfo; zoneinfo.reset_tzpath([{str(tmp_path)!r}]); import pendulum, prefect1_repairs;"
+        found = python(f"{code} print(prefect1_repairs.active(), zoneinfo.TZPATH[-1])")
+        assert found == f"{('read_time_zones_of_tzdata',) if needed else ()} {tmp_path}"
 
 
 def test_nothing_in_a_repaired_module_refers_to_the_loader_of_the_repairs() -> None:
