@@ -62,7 +62,8 @@ def read_time_zones_of_tzdata(timezone: "Any") -> bool:
     import zoneinfo
 
     folder = os.path.join(os.path.dirname(tzdata.__file__), "zoneinfo")
-    if not os.path.isdir(folder) or system_time_zones() >= tzdata.IANA_VERSION:
+    of_system = next(filter(None, map(time_zone_release, zoneinfo.TZPATH)), "")
+    if time_zone_release(folder) <= of_system:
         return False
     # zones that only the system has are still found there
     zoneinfo.reset_tzpath([folder, *zoneinfo.TZPATH])
@@ -71,19 +72,14 @@ def read_time_zones_of_tzdata(timezone: "Any") -> bool:
     return True
 
 
-def system_time_zones() -> str:
-    """Return the release of the time zone files that `zoneinfo` finds first, such as "2026f"; "" if it is unknown."""
-    import zoneinfo
-
-    for folder in zoneinfo.TZPATH:
-        try:
-            with open(os.path.join(folder, "tzdata.zi"), encoding="utf-8") as file:
-                first, _, release = file.readline().strip().rpartition(" ")
-        except OSError:
-            continue
-        if first == "# version":
-            return release
-    return ""
+def time_zone_release(folder: str) -> str:
+    """Return the release of the time zone files in a folder, such as "2026f"; "" if none is named there."""
+    try:
+        with open(os.path.join(folder, "tzdata.zi"), encoding="utf-8") as file:
+            before, _, release = file.readline().strip().rpartition(" ")
+    except OSError:
+        return ""
+    return release if before == "# version" and release != "unknown" else ""
 
 
 def run_cron_clocks_on_pendulum_3(clocks: "Any") -> bool:

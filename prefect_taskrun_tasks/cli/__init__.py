@@ -14,6 +14,7 @@ from .server import server
 from .timeline import timeline
 from .tree import tree
 from .triggerer import triggerer
+from .version import version
 from .watch import watch
 
 
@@ -39,5 +40,19 @@ def main() -> None:
     """
 
 
-for _command in (cancel, completion, info, list_task_runs, logs, result, run, server, timeline, tree, triggerer, watch):
+for _command in (
+    cancel,
+    completion,
+    info,
+    list_task_runs,
+    logs,
+    result,
+    run,
+    server,
+    timeline,
+    tree,
+    triggerer,
+    version,
+    watch,
+):
     main.add_command(_command)

@@ -2,6 +2,7 @@
 
 import gc
 import json
+import platform
 from pathlib import Path
 from typing import Any, Iterator, List
 
@@ -87,3 +88,13 @@ def test_the_garbage_collector_leaves_alone_what_a_backend_starts_with(tmp_path:
         gc.unfreeze()
     assert result.exit_code == 0
     assert left_alone[0] > 10_000
+
+
+def test_version_says_what_a_bug_report_needs() -> None:
+    text = CliRunner().invoke(main, ["version"]).output
+    facts = json.loads(CliRunner().invoke(main, ["version", "--json"]).output)
+    assert {"python", "prefect", "pendulum", "time_zones", "repairs", "backend"} < set(facts)
+    assert facts["python"] == platform.python_version()
+    assert facts["time_zones"] >= "2026f"
+    assert "read time zones of pytz" in facts["repairs"] or "run cron clocks on pendulum 3" in facts["repairs"]
+    assert all(fact in text for fact in facts.values())
