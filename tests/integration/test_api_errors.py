@@ -365,7 +365,8 @@ def test_an_error_that_quotes_what_it_refuses_has_an_end(api: Caller) -> None:
         refusal(api, "create_flow_run", "id", {"flow_id": LONG}),
     ):
         assert len(message) < 3000
-        assert message.endswith(("has no unarchived flow.", f"{LONG[-20:]}'."))
+        # what graphql-core says after it depends on its release
+        assert LONG[-20:] in message[-50:]
 
 
 @pytest.mark.parametrize("character", ["\0", "\ud800"])
