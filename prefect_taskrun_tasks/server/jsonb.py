@@ -1,8 +1,8 @@
-"""PostgreSQL's questions to JSON columns: in its own words, and in SQLite's."""
+"""Comparisons of JSON columns, as PostgreSQL makes them: with its own operators, and with SQLite's functions."""
 
 import json
 import re
-from typing import Any, Callable, List, Tuple
+from typing import Any, Callable, Dict, List, Tuple
 
 from sqlalchemy import (
     ColumnElement,
@@ -15,13 +15,16 @@ from sqlalchemy import (
     false,
     func,
     literal,
+    not_,
     or_,
     select,
+    true,
     type_coerce,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, array
 
 from .in_both import InBoth
+from .sqlite_functions import CANONICAL_JSON, canonical_json
 from .tables import Words
 
 Condition = ColumnElement[bool]
@@ -39,14 +42,67 @@ def contains(document: Any, wanted: Any) -> Condition:
     return InBoth(found, type_coerce(document, JSONB).contains(literal(wanted, JSONB)))
 
 
+def contained_in(document: Any, wanted: Any) -> Condition:
+    """Whether `wanted` holds a JSON column, as PostgreSQL's ``<@`` has it: `contains` with the sides exchanged."""
+    kind, scalar = func.json_type(document), func.json_extract(document, "$")
+    found = _contained_in(kind, scalar, document, wanted)
+    if isinstance(wanted, list):
+        # a scalar is contained in an array of it, at the top only
+        found = or_(found, *[_equals(kind, scalar, each) for each in wanted if not isinstance(each, (dict, list))])
+    return InBoth(found, type_coerce(document, JSONB).contained_by(literal(wanted, JSONB)))
+
+
+def equals(document: Any, wanted: Any) -> Condition:
+    """Whether a JSON column is `wanted`, in whatever order its keys are and however its numbers are written."""
+    return is_one_of(document, [wanted])
+
+
+def is_one_of(document: Any, wanted: List[Any]) -> Condition:
+    """Whether a JSON column equals one of several values."""
+    canonical = getattr(func, CANONICAL_JSON)(document, type_=Words)
+    found = canonical.in_([canonical_json(json.dumps(each)) for each in wanted])
+    return InBoth(found, type_coerce(document, JSONB).in_([literal(each, JSONB) for each in wanted]))
+
+
 def has_keys_any(document: Any, names: List[str]) -> Condition:
     """Whether a JSON column is an object with one of these keys, or has one of them as a string, as ``?|`` has it."""
+    return InBoth(_count_keys(document, names) > 0, type_coerce(document, JSONB).has_any(_texts(names)))
+
+
+def has_keys_all(document: Any, names: List[str]) -> Condition:
+    """Whether a JSON column has each of these keys, as ``?&`` has it."""
+    found = _count_keys(document, names) == len(set(names))
+    return InBoth(found, type_coerce(document, JSONB).has_all(_texts(names)))
+
+
+def _texts(names: List[str]) -> Any:
+    return cast(array([literal(name, Words) for name in names]), ARRAY(Text))
+
+
+def _count_keys(document: Any, names: List[str]) -> Any:
+    """How many of `names` are keys of an object, strings in an array, or a string itself; null of null."""
     each = func.json_each(document).table_valued("key", "type", "atom")
     wanted = [literal(name, Words) for name in names]
     is_object = func.json_type(document) == "object"
     found = case((is_object, each.c.key.in_(wanted)), else_=and_(each.c.type == "text", each.c.atom.in_(wanted)))
-    exists = select(literal(1)).select_from(each).where(found).exists()
-    return InBoth(exists, type_coerce(document, JSONB).has_any(cast(array(wanted), ARRAY(Text))))
+    name = case((is_object, each.c.key), else_=each.c.atom)
+    count = select(func.count(name.distinct())).select_from(each).where(found).scalar_subquery()
+    return case((document.is_not(None), count))
+
+
+#: Comparison operators by name; each is called with a column and the value compared with
+COMPARISONS: Dict[str, Callable[[Any, Any], Condition]] = {
+    "_eq": equals,
+    "_neq": lambda document, wanted: not_(equals(document, wanted)),
+    "_in": is_one_of,
+    "_nin": lambda document, wanted: not_(is_one_of(document, wanted)),
+    "_contains": contains,
+    "_contained_in": contained_in,
+    "_has_key": lambda document, name: has_keys_any(document, [name]),
+    "_has_keys_any": has_keys_any,
+    "_has_keys_all": has_keys_all,
+    "_is_null": lambda document, null: document.is_(None) if null else document.is_not(None),
+}
 
 
 def _contains(document: Any, path: Tuple[str, ...], wanted: Any) -> Condition:
@@ -57,6 +113,25 @@ def _contains(document: Any, path: Tuple[str, ...], wanted: Any) -> Condition:
     if isinstance(wanted, list):
         return and_(_is(kind, "array"), *[_has_element(document, path, each) for each in wanted])
     return _equals(kind, func.json_extract(document, place), wanted)
+
+
+def _contained_in(kind: Any, scalar: Any, part: Any, wanted: Any) -> Condition:
+    """Whether `wanted` holds a part of a document: its type is `kind`, and its value `scalar` if it has no parts."""
+    if not isinstance(wanted, (dict, list)):
+        return _equals(kind, scalar, wanted)
+    each = func.json_each(part).table_valued("key", "value", "type", "atom")
+    below = [
+        and_(true() if key is None else each.c.key == literal(key, Words), fits)
+        for key, value in (wanted.items() if isinstance(wanted, dict) else ((None, value) for value in wanted))
+        for fits in [_contained_in(each.c.type, each.c.atom, _as_json(each), value)]
+    ]
+    stranger = select(literal(1)).select_from(each).where(not_(or_(false(), *below))).exists()
+    return and_(_is(kind, "object" if isinstance(wanted, dict) else "array"), not_(stranger))
+
+
+def _as_json(each: Any) -> Any:
+    # a scalar is not JSON there, and asked for a place in it SQLite would fail
+    return case((each.c.type.in_(["object", "array"]), each.c.value), else_="null")
 
 
 def _place(path: Tuple[str, ...]) -> Any:
@@ -100,9 +175,7 @@ def _has(document: Any, path: Tuple[str, ...], wanted: Any, where: Callable[[Any
     """Whether `wanted` is held by one of those that are directly in a place, and for which `where` is true."""
     each = func.json_each(document, _place(path)).table_valued("key", "value", "type", "atom")
     if isinstance(wanted, (dict, list)):
-        # a scalar is not JSON there, and asked for a place in it SQLite would fail
-        part = case((each.c.type.in_(["object", "array"]), each.c.value), else_="null")
-        found = _contains(part, (), wanted)
+        found = _contains(_as_json(each), (), wanted)
     else:
         found = _equals(each.c.type, each.c.atom, wanted)
     return select(literal(1)).select_from(each).where(where(each), found).exists()

@@ -17,7 +17,7 @@ from sqlalchemy import URL, Connection, create_engine, event, func, select
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from . import tables
-from .errors import DatabaseUnusable, TookTooLong
+from .errors import DatabaseUnusable, Refused, TookTooLong
 
 #: Seconds to wait for a connection, for the writer before this one, and for a writer of whom nothing is heard any more
 PATIENCE = 10
@@ -43,6 +43,9 @@ HINDRANCES = {
 
 #: Class of SQLSTATE for what is beyond the server's limits, and the words of the driver's library, which has no number
 LIMITS, TOO_MANY = "54", "number of parameters"
+
+#: SQLSTATEs of a regular expression, or an escape in a pattern, that PostgreSQL cannot read
+INVALID_PATTERN = ("2201B", "22025")
 
 #: SQLSTATE of a statement that took too long, or that somebody has ended
 CANCELED = "57014"
@@ -147,6 +150,8 @@ class PostgresqlServer:
                         connection.exec_driver_sql(f"SET LOCAL statement_timeout = {left}")
                     yield connection
             except DBAPIError as error:
+                if _sqlstate(error) in INVALID_PATTERN:
+                    raise Refused(str(error.orig).splitlines()[0]) from error
                 # by this limit; somebody else may end it too
                 if until < math.inf and _sqlstate(error) == CANCELED:
                     raise TookTooLong from error

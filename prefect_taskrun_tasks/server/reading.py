@@ -6,10 +6,10 @@ that it selects, however many rows there are.
 """
 
 import operator
-import re
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from sqlalchemy import (
+    JSON,
     ColumnElement,
     Connection,
     Float,
@@ -18,7 +18,6 @@ from sqlalchemy import (
     Text,
     and_,
     cast,
-    collate,
     false,
     func,
     literal,
@@ -28,10 +27,9 @@ from sqlalchemy import (
     true,
 )
 
-from . import jsonb, tables
+from . import jsonb, patterns, tables
 from .document import Selection
 from .errors import Refused
-from .in_both import InBoth
 
 Shaped = Dict[str, Any]
 
@@ -43,9 +41,6 @@ Measured = Dict[Keys, Any]
 
 #: Keys in one ``IN (...)``; SQLite takes 32,766 parameters in a statement
 KEYS = 10_000
-
-#: Characters of a pattern. A text is searched for it in one go, which no limit of time ends.
-LONGEST_PATTERN = 500
 
 
 class Relationship(NamedTuple):
@@ -80,20 +75,7 @@ def _by_order(compare: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     return lambda column, value: compare(column, literal(value, column.type))
 
 
-def _ilike(column: Any, pattern: str) -> Any:
-    if len(pattern) > LONGEST_PATTERN:
-        raise Refused(f"The pattern of _ilike has at most {LONGEST_PATTERN} characters, not {len(pattern)}.")
-    if re.search(r"(?<!\\)(\\\\)*\\$", pattern):
-        # an escape with nothing behind it: PostgreSQL refuses it
-        return false()
-    return InBoth(
-        column.ilike(pattern, escape="\\"),
-        # its columns know only the capitals of English
-        collate(column, "default").ilike(collate(literal(pattern, column.type), "default"), escape="\\"),
-    )
-
-
-#: Comparison operators by name; each is called with a column and the value compared with
+#: Comparison operators of all columns but those of JSON; each is called with a column and the value compared with
 COMPARISONS: Dict[str, Callable[[Any, Any], Any]] = {
     "_eq": operator.eq,
     "_neq": operator.ne,
@@ -103,10 +85,8 @@ COMPARISONS: Dict[str, Callable[[Any, Any], Any]] = {
     "_lte": _by_order(operator.le),
     "_in": lambda column, values: column.in_(values),
     "_nin": lambda column, values: column.not_in(values),
-    "_contains": jsonb.contains,
-    "_has_keys_any": jsonb.has_keys_any,
-    "_ilike": _ilike,
     "_is_null": lambda column, null: column.is_(None) if null else column.is_not(None),
+    **patterns.COMPARISONS,
 }
 
 #: What can be computed of a column, besides how often it is there
@@ -133,9 +113,8 @@ def condition(source: FromClause, table: Table, where: Optional[Shaped]) -> "Col
             terms.append(_has(source, RELATIONSHIPS[table.name][name], value))
         else:
             column = source.c[name]
-            terms += [
-                COMPARISONS[operation](column, operand) for operation, operand in value.items() if operand is not None
-            ]
+            known = jsonb.COMPARISONS if isinstance(column.type, JSON) else COMPARISONS
+            terms += [known[operation](column, operand) for operation, operand in value.items() if operand is not None]
     return and_(true(), *terms)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional
 
 from graphql import (
+    FloatValueNode,
     GraphQLArgument,
     GraphQLBoolean,
     GraphQLEnumType,
@@ -20,13 +21,18 @@ from graphql import (
     GraphQLScalarType,
     GraphQLSchema,
     GraphQLString,
+    IntValueNode,
+    ListValueNode,
+    ObjectValueNode,
     StringValueNode,
+    VariableNode,
     extend_schema,
     parse,
+    value_from_ast_untyped,
 )
 from sqlalchemy import JSON, Boolean, Column, Integer, Table
 
-from . import clock, reading, strict_json, tables, traversal
+from . import clock, jsonb, patterns, reading, strict_json, tables, traversal
 
 Fields = Dict[str, Any]
 
@@ -41,7 +47,8 @@ def _uuid(value: Any) -> str:
     try:
         return str(uuid.UUID(_text(value)))
     except ValueError:
-        raise ValueError(f"{value!r} is not a UUID") from None
+        # PostgreSQL's words: the web UI shows "we weren't able to find this run" when it reads them
+        raise ValueError(f'invalid input syntax for type uuid: "{value}"') from None
 
 
 def _uuids(value: Any) -> List[str]:
@@ -60,31 +67,45 @@ def _instant(value: Any) -> str:
         raise ValueError(f"{value!r} is not an ISO 8601 time of the years 1 to 9999 in UTC") from None
 
 
-def _json_literal(node: Any, variables: Any = None) -> Any:
+def _quoted_json(node: Any, variables: Any = None) -> Any:
+    # as the part of Prefect Server that carries out mutations takes JSON in a document
     if not isinstance(node, StringValueNode):
-        raise ValueError("inline, JSON is written as a string that holds it")
+        raise ValueError("in a mutation's document, JSON is written as a string that holds it")
     return strict_json.loads(node.value)
+
+
+def _json_value(node: Any, variables: Any = None) -> Any:
+    """The JSON value that a document holds, as Hasura reads it: a text is that text, and is not parsed."""
+    if isinstance(node, VariableNode):
+        return (variables or {}).get(node.name.value)
+    if isinstance(node, ListValueNode):
+        return [_json_value(each, variables) for each in node.values]
+    if isinstance(node, ObjectValueNode):
+        return {each.name.value: _json_value(each.value, variables) for each in node.fields}
+    if isinstance(node, (IntValueNode, FloatValueNode)):
+        return strict_json.loads(node.value)
+    return value_from_ast_untyped(node)
 
 
 def _scalar(name: str, parse_value: Callable[[Any], Any]) -> GraphQLScalarType:
     return GraphQLScalarType(name, parse_value=parse_value)
 
 
-def _json_scalar(name: str) -> GraphQLScalarType:
-    return GraphQLScalarType(name, parse_value=lambda value: value, parse_literal=_json_literal)
+def _json_scalar(name: str, parse_literal: Callable[..., Any]) -> GraphQLScalarType:
+    return GraphQLScalarType(name, parse_value=lambda value: value, parse_literal=parse_literal)
 
 
 UUID = _scalar("uuid", _uuid)
 UUIDS = _scalar("_uuid", _uuids)
 TIMESTAMP = _scalar("timestamptz", _instant)
-JSONB = _json_scalar("jsonb")
+JSONB = _json_scalar("jsonb", _json_value)
 INTERVAL = _scalar("interval", _text)
 
 #: The same under the names that mutations use
 INPUT_SCALARS = [
     _scalar("UUID", _uuid),
     _scalar("DateTime", _instant),
-    _json_scalar("JSON"),
+    _json_scalar("JSON", _quoted_json),
 ]
 
 ORDER = GraphQLEnumType(
@@ -120,13 +141,18 @@ def _many(kind: Any) -> Any:
 
 
 def _comparison(scalar: GraphQLScalarType) -> GraphQLInputObjectType:
-    if scalar is JSONB:
-        fields = {"_is_null": GraphQLBoolean, "_contains": JSONB, "_has_keys_any": _many(GraphQLString)}
-    else:
-        fields = {name: scalar for name in ("_eq", "_neq", "_gt", "_gte", "_lt", "_lte")}
-        fields.update(_in=_many(scalar), _nin=_many(scalar), _is_null=GraphQLBoolean)
-    if scalar is GraphQLString:
-        fields["_ilike"] = GraphQLString
+    names = set(jsonb.COMPARISONS if scalar is JSONB else reading.COMPARISONS)
+    if scalar is not GraphQLString:
+        names -= set(patterns.COMPARISONS)
+    kinds = {
+        "_is_null": GraphQLBoolean,
+        "_in": _many(scalar),
+        "_nin": _many(scalar),
+        "_has_key": GraphQLString,
+        "_has_keys_any": _many(GraphQLString),
+        "_has_keys_all": _many(GraphQLString),
+    }
+    fields = {name: kinds.get(name, scalar) for name in sorted(names)}
     return GraphQLInputObjectType(
         f"{scalar.name}_comparison_exp", {name: GraphQLInputField(kind) for name, kind in fields.items()}
     )

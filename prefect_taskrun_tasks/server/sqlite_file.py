@@ -12,6 +12,7 @@ from typing import IO, Any, Callable, Iterator, Optional
 from sqlalchemy import URL, Connection, create_engine, event, inspect
 from sqlalchemy.exc import DBAPIError, OperationalError
 
+from . import sqlite_functions
 from .errors import DatabaseUnusable, NotStored, TookTooLong
 
 #: For `NULLS LAST`
@@ -133,6 +134,7 @@ class SqliteFile:
                 with connection.begin():
                     yield connection
             except OperationalError as error:
+                sqlite_functions.raise_refusal(error)
                 if self._is_interrupted or time.monotonic() > until:
                     raise TookTooLong from error
                 raise
@@ -289,8 +291,7 @@ class SqliteFile:
 def _on_connect(connection: sqlite3.Connection, record: Any) -> None:
     # transactions are begun by _on_begin; by itself the driver would begin them late, and never for reads
     connection.isolation_level = None
-    # SQLite's own knows only the letters of English, and a search without regard to case is made of it
-    connection.create_function("lower", 1, lambda text: text if text is None else str(text).lower(), deterministic=True)
+    sqlite_functions.register(connection)
     connection.execute(f"PRAGMA busy_timeout = {PATIENCE * 1000:.0f}")
     # with WAL, NORMAL keeps every stored transaction when the process is killed
     connection.execute("PRAGMA synchronous = NORMAL")
