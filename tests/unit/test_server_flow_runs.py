@@ -4,6 +4,7 @@ from typing import Any, Dict, Iterator, Optional
 
 import pytest
 import stored
+from prefect.engine.state import Pending
 
 from prefect_taskrun_tasks.server import tables
 from prefect_taskrun_tasks.server.clock import ago
@@ -47,7 +48,7 @@ def test_a_flow_run_has_a_task_run_for_each_task_from_the_start(tx: Transaction)
     assert sorted(slugs[run["task_id"]] for run in runs) == ["a", "b"]
     for run in runs:
         assert (run["state"], run["map_index"], run["version"]) == ("Pending", -1, 1)
-        assert run["serialized_state"] == {"type": "Pending", "message": "Task run created"}
+        assert run["serialized_state"] == Pending("Task run created").serialize()
         assert run["tenant_id"] == stored.tenant_id(tx)
         assert run["cache_key"] == ("key" if slugs[run["task_id"]] == "a" else None)
         assert stored.task_history(tx, run["id"]) == ["Pending"]

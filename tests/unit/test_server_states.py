@@ -21,6 +21,7 @@ from prefect.engine.state import (
     Submitted,
     Success,
 )
+from prefect.serialization.state import StateSchema
 from sqlalchemy import event
 
 from prefect_taskrun_tasks.server import tables
@@ -47,7 +48,7 @@ def test_a_run_shows_its_latest_state(tx: Transaction, run_id: str) -> None:
     stored.set_state(tx, run_id, "Failed", message="no luck", context={"tags": ["x"]})
     run = stored.flow_run(tx, run_id)
     latest = stored.rows(tx, tables.flow_run_state, flow_run_id=run_id)[-1]
-    state = {"type": "Failed", "message": "no luck", "context": {"tags": ["x"]}}
+    state = Failed("no luck", context={"tags": ["x"]}).serialize()
     assert run["serialized_state"] == latest["serialized_state"] == state
     assert (run["state"], run["state_message"], run["version"]) == ("Failed", "no luck", 2)
     assert (latest["state"], latest["message"], latest["version"]) == ("Failed", "no luck", 2)
@@ -152,10 +153,14 @@ def test_end_time_is_when_a_run_last_finished_and_stays_over_a_restart(tx: Trans
     assert stored.flow_run(tx, run_id)["end_time"] > first
 
 
-@pytest.mark.parametrize("name", ["Success", "Failed", "Cached", "TimedOut", "Looped", "Cancelled", "TriggerFailed"])
-def test_a_finished_run_has_an_end_time(tx: Transaction, run_id: str, name: str) -> None:
+@pytest.mark.parametrize("name", states.FINISHED)
+def test_a_run_has_an_end_time_after_those_states_that_set_one_in_prefect_server(
+    tx: Transaction, run_id: str, name: str
+) -> None:
+    """The web UI would show an end without a start of runs that never ran."""
     stored.set_state(tx, run_id, name)
-    assert stored.flow_run(tx, run_id)["end_time"] is not None
+    is_set = name in ("Success", "Failed", "Cached", "TimedOut", "Looped", "Cancelled")
+    assert (stored.flow_run(tx, run_id)["end_time"] is not None) == is_set
 
 
 @pytest.mark.parametrize("name", ["Running", "Cancelling", "Submitted"])
@@ -225,10 +230,38 @@ def test_the_start_time_of_a_state_is_stored_in_the_one_form(tx: Transaction, ru
     assert stored.rows(tx, tables.flow_run_state, flow_run_id=run_id)[-1]["start_time"] == START
 
 
-def test_a_null_result_is_left_out(tx: Transaction, run_id: str) -> None:
-    """The client cannot deserialise it."""
-    stored.set_state(tx, run_id, "Success", _result=None)
-    assert State.deserialize(stored.flow_run(tx, run_id)["serialized_state"]).is_successful()
+@pytest.mark.parametrize("name", states.KNOWN)
+@pytest.mark.parametrize("given", [{}, {"_result": None, "context": None, "cached_inputs": None}])
+def test_a_state_is_stored_as_prefects_schema_writes_it(tx: Transaction, run_id: str, name: str, given: Any) -> None:
+    """The web UI reads keys that a caller may leave out, and the client cannot load a result that is null."""
+    start_time = {"start_time": START} if name in states.SCHEDULED else {}
+    stored.set_state(tx, run_id, name, message="m", **start_time, **given)
+    prefects = StateSchema().dump(StateSchema().load({"type": name, "message": "m", **start_time}))
+    assert stored.flow_run(tx, run_id)["serialized_state"] == {**prefects, **start_time}
+
+
+def test_a_state_within_a_state_is_stored_whole(tx: Transaction, run_id: str) -> None:
+    stored.set_state(tx, run_id, "Submitted", state={"type": "Scheduled", "start_time": START})
+    inner = stored.flow_run(tx, run_id)["serialized_state"]["state"]
+    assert inner == {**Scheduled(start_time=pendulum.parse(START)).serialize(), "start_time": START}
+
+
+def test_the_states_that_the_backend_makes_are_whole(tx: Transaction, run_id: str) -> None:
+    created = [stored.flow_run(tx, run_id), *stored.task_runs(tx, run_id)]
+    states.cancel_flow_run(tx, run_id)
+    cancelled = [stored.flow_run(tx, run_id), *stored.task_runs(tx, run_id)]
+    for run in created + cancelled:
+        assert State.deserialize(run["serialized_state"]).serialize() == run["serialized_state"]
+    assert [run["state"] for run in created[1:]] == ["Pending"] * 2
+
+
+def test_a_state_of_an_earlier_version_that_is_sent_again_is_stored_once(tx: Transaction, run_id: str) -> None:
+    """Earlier versions stored what they were sent."""
+    stored.set_state(tx, run_id, "Running", message="runs")
+    runs = tables.flow_run
+    tx.update(runs, runs.c.id == run_id, serialized_state={"type": "Running", "message": "runs"})
+    stored.set_state(tx, run_id, "Running", message="runs")
+    assert stored.history(tx, run_id) == ["Scheduled", "Running"]
 
 
 def test_a_message_of_any_characters_is_stored(tx: Transaction, run_id: str) -> None:

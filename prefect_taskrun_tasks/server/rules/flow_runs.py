@@ -122,7 +122,7 @@ def _parameters(flow: Row, group: Row, given: Dict[str, Any]) -> Dict[str, Any]:
 
 def _create_task_runs(tx: Transaction, flow_run_id: str, flow: Row) -> None:
     """One per task, so that the runner, which learns the tasks' ids from them, finds them from the start."""
-    state = {"type": "Pending", "message": "Task run created"}
+    state = states.normalised({"type": "Pending", "message": "Task run created"})
     latest = {"tenant_id": flow["tenant_id"], "state": "Pending", "serialized_state": state, "version": 1}
     timestamp = now()
     tasks = select(tables.task.c.id, tables.task.c.cache_key).where(tables.task.c.flow_id == flow["id"])

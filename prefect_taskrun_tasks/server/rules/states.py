@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.metadata import version
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from sqlalchemy import Table, Update, bindparam, func, select
@@ -32,6 +33,26 @@ FINISHED = (
 )
 KNOWN = (*SCHEDULED, *FINISHED, "Pending", "Submitted", "ClientFailed", "Running", "Cancelling")
 
+#: States that set the end time of their run. Prefect Server's triggers leave it null for the other finished ones.
+ENDING = ("Success", "Failed", "Cached", "TimedOut", "Looped", "Cancelled")
+
+#: What every serialized state has (`StateSchema` in prefect 1.4.1's serialization/state.py). The web UI reads the keys
+#: of `cached_inputs` and the type of `_result`.
+_COMMON: State = {"message": None, "context": {}, "cached_inputs": {}, "__version__": version("prefect")}
+_NO_RESULT: State = {"_result": {"type": "NoResultType", "__version__": version("prefect")}}
+_CACHED: State = {"cached_parameters": None, "cached_result_expiration": None, "hashed_inputs": None}
+
+#: Type of a state -> what its serialized form has besides, if it is not given
+_DEFAULTS: Dict[str, State] = {
+    **{name: {**_COMMON, **_NO_RESULT} for name in KNOWN},
+    **{name: {**_COMMON, **_NO_RESULT, "state": None} for name in ("Submitted", "Queued", "ClientFailed")},
+    "Retrying": {**_COMMON, **_NO_RESULT, "run_count": 1},
+    "Looped": {**_COMMON, **_NO_RESULT, "loop_count": 1},
+    "Cached": {**_COMMON, **_NO_RESULT, **_CACHED},
+    # its results are those of its children
+    "Mapped": {**_COMMON, "n_map_states": 0},
+}
+
 #: Seconds during which a second `Submitted` for the same flow run is refused, so that two agents cannot start it
 SUBMITTED_LOCK = 30
 
@@ -54,7 +75,7 @@ TASK_RUN = Kind(tables.task_run, tables.task_run_state, "task_run_id")
 
 
 def normalised(given: Any) -> State:
-    """A serialized state as it is stored: with the start time that its type needs, in the one text form.
+    """A serialized state as it is stored: whole, and with the start time that its type needs, in the one text form.
 
     Raises:
         Refused: no state, an unknown type, or too large.
@@ -62,8 +83,10 @@ def normalised(given: Any) -> State:
     if not isinstance(given, dict) or given.get("type") not in KNOWN:
         kind = given.get("type") if isinstance(given, dict) else given
         raise Refused(f"State update failed: {kind!r} is not the type of a Prefect state.")
-    state: State = dict(given)
-    if not isinstance(state.get("message"), (str, type(None))):
+    if len(json.dumps(given)) > LARGEST_STATE:
+        raise Refused("State payload is too large.")
+    state = _whole(given)
+    if not isinstance(state["message"], (str, type(None))):
         raise Refused(f"State update failed: the message {state['message']!r} is no text.")
     if state["type"] in SCHEDULED:
         # a Paused state without a start time waits until someone resumes it; the others start now
@@ -74,11 +97,17 @@ def normalised(given: Any) -> State:
                 raise Refused(f"State update failed: start_time {state['start_time']!r} is no time.") from None
         else:
             state["start_time"] = None if state["type"] == "Paused" else now()
-    if state.get("_result", ...) is None:
-        # the client cannot deserialise a null here, and means the same when it is missing
-        del state["_result"]
-    if len(json.dumps(state)) > LARGEST_STATE:
-        raise Refused("State payload is too large.")
+    return state
+
+
+def _whole(given: State) -> State:
+    """A serialized state with all that Prefect's schema writes for its type; null stands for what is not given."""
+    # the client cannot load a result that is null
+    state = {key: value for key, value in given.items() if key != "_result" or value is not None}
+    state.update({key: value for key, value in _DEFAULTS[given["type"]].items() if given.get(key) is None})
+    inner = state.get("state")
+    if isinstance(inner, dict) and inner.get("type") in KNOWN:
+        state["state"] = _whole(inner)
     return state
 
 
@@ -161,7 +190,7 @@ def _recorded(kind: Kind, run: Row, state: State) -> Tuple[Dict[str, Any], Dict[
         # also when it is null: this is what takes a run out of the queue
         "state_start_time": start_time,
         "start_time": min(begins or timestamp, timestamp) if name == "Running" else begins,
-        "end_time": max(ends or timestamp, timestamp) if name in FINISHED else ends,
+        "end_time": max(ends or timestamp, timestamp) if name in ENDING else ends,
         "heartbeat": timestamp if _is_alive(kind, name) else run.get("heartbeat"),
     }
     return history, changes
@@ -243,7 +272,7 @@ def _is_replay(tx: Transaction, run: Row, state: State) -> bool:
 
     if run["state"] != state["type"]:
         return False
-    return bool(given(run["serialized_state"]) == tx.as_stored(given(normalised(state))))
+    return bool(given(_whole(run["serialized_state"])) == tx.as_stored(given(normalised(state))))
 
 
 def _note_life(tx: Transaction, kind: Kind, run: Row) -> Row:
