@@ -9,9 +9,10 @@ from rich.table import Table
 from rich.text import Text
 
 from ..views import FlowRunView, TaskRunView
+from ..views.span import spans
 from .list import slug_of
 from .look import Look, flow_run_argument, sought_task_run, task_run_options
-from .record import lasting, record
+from .record import record
 from .terminal import Terminal, at, lasted, plain, state_text, task_state_text
 
 
@@ -38,6 +39,7 @@ def info(
     """
     task_run = sought_task_run(task_run_id, slug, map_index, **flow_run)
     states, upstream = task_run.get_states(), task_run.get_upstream()
+    span = spans([task_run])[task_run.task_run_id]
     of = FlowRunView.from_flow_run_id(task_run.flow_run_id)
     retries = sum(isinstance(state, Retrying) for state in states)
     if as_json:
@@ -48,13 +50,13 @@ def info(
             "upstream": [{"slug": each.task_slug, "state": each.state_name} for each in upstream],
             "parent_flow_run_id": of.lineage and of.lineage.parent_flow_run_id,
         }
-        click.echo(json.dumps({**record(task_run), **more}, indent=2))
+        click.echo(json.dumps({**record(task_run, span), **more}, indent=2))
         return
     facts: List[Tuple[str, Text]] = [
         ("State", _state(task_state_text(task_run), task_run.state_message)),
-        ("Started", Text(at(task_run.start_time))),
-        ("Ended", Text(at(task_run.end_time))),
-        ("Runtime", Text(lasted(lasting(task_run)))),
+        ("Started", Text(at(span.start))),
+        ("Ended", Text(at(span.end))),
+        ("Runtime", Text(lasted(span.duration))),
         ("Retries", Text(str(retries))),
         ("Result", Text(_result(task_run))),
         *[("Upstream", Text.assemble(slug_of(each), "  ", state_text(each.state_name))) for each in upstream],

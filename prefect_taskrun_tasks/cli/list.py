@@ -9,8 +9,9 @@ from rich.text import Text
 
 from ..views import TaskRunView
 from ..views.arguments import STATES
+from ..views.span import Span, spans
 from .look import Look, flow_run_argument, sought_flow_run
-from .record import lasting, record
+from .record import record
 from .terminal import Terminal, at, lasted, plain, task_state_text
 
 #: Task runs that are laid out together
@@ -25,18 +26,18 @@ _STATES = sorted(name for name in STATES if name not in ("State", "_MetaState", 
 
 class Column(NamedTuple):
     title: str
-    shows: Callable[[TaskRunView], Text]
+    shows: Callable[[TaskRunView, Span], Text]
     #: characters that a terminal must be wide for it
     at_width: int = 0
 
 
-_SLUG = Column("SLUG", lambda it: Text(slug_of(it)))
-_STATE = Column("STATE", task_state_text)
-_STARTED = Column("STARTED", lambda it: Text(at(it.start_time)), 64)
-_RUNTIME = Column("RUNTIME", lambda it: Text(lasted(lasting(it))), 40)
-_SHORT_ID = Column("ID", lambda it: Text(it.task_run_id[:FEW_DIGITS]), 50)
-_ID = Column("ID", lambda it: Text(it.task_run_id))
-_MESSAGE = Column("MESSAGE", lambda it: Text(plain(it.state_message or "")))
+_SLUG = Column("SLUG", lambda it, span: Text(slug_of(it)))
+_STATE = Column("STATE", lambda it, span: task_state_text(it))
+_STARTED = Column("STARTED", lambda it, span: Text(at(span.start)), 64)
+_RUNTIME = Column("RUNTIME", lambda it, span: Text(lasted(span.duration)), 40)
+_SHORT_ID = Column("ID", lambda it, span: Text(it.task_run_id[:FEW_DIGITS]), 50)
+_ID = Column("ID", lambda it, span: Text(it.task_run_id))
+_MESSAGE = Column("MESSAGE", lambda it, span: Text(plain(it.state_message or "")))
 
 NARROW = (_SLUG, _STATE, _STARTED, _RUNTIME, _SHORT_ID)
 WIDE = (_SLUG, _STATE, _STARTED, _RUNTIME, _ID, _MESSAGE)
@@ -113,12 +114,24 @@ def slug_of(task_run: TaskRunView) -> str:
     return plain(task_run.task_slug) + ("" if task_run.map_index < 0 else f"[{task_run.map_index}]")
 
 
+def _pages(task_runs: Iterator[TaskRunView]) -> Iterator[List[Tuple[TaskRunView, Span]]]:
+    """Task runs with the times that are shown of them, in pages; the first may be empty."""
+    page = list(islice(task_runs, PAGE))
+    while True:
+        known = spans(page)
+        yield [(task_run, known[task_run.task_run_id]) for task_run in page]
+        page = list(islice(task_runs, PAGE))
+        if not page:
+            return
+
+
 def _print_json(task_runs: Iterator[TaskRunView]) -> None:
     # one array, written as it comes
     separator = "["
-    for task_run in task_runs:
-        click.echo(separator + json.dumps(record(task_run)), nl=False)
-        separator = ",\n "
+    for page in _pages(task_runs):
+        for task_run, span in page:
+            click.echo(separator + json.dumps(record(task_run, span)), nl=False)
+            separator = ",\n "
     click.echo("]" if separator != "[" else "[]")
 
 
@@ -128,10 +141,8 @@ def _print_table(task_runs: Iterator[TaskRunView], is_wide: bool) -> None:
     columns = [column for column in known if terminal.width >= column.at_width]
     widths = [0] * len(columns)
     rows = [[Text(column.title) for column in columns]]
-    while True:
-        rows += [[column.shows(task_run) for column in columns] for task_run in islice(task_runs, PAGE)]
-        if not rows:
-            return
+    for page in _pages(task_runs):
+        rows += [[column.shows(task_run, span) for column in columns] for task_run, span in page]
         # columns grow from page to page where they must
         widths = _widths(rows, widths, terminal.width)
         lines = [_line(row, widths) for row in rows]

@@ -8,9 +8,9 @@ from rich.text import Text
 from rich.tree import Tree
 
 from ..views import FlowRunView
+from ..views.span import Span
 from ..waiting import watch_family
 from .look import Look, flow_run_argument, patiently, sought_flow_run
-from .record import lasting
 from .terminal import Terminal, at, counted, lasted, log_to, plain, state_text
 
 
@@ -88,7 +88,7 @@ def _label(flow_run: FlowRunView, counts: Dict[str, int]) -> Text:
         (plain(flow_run.name), "bold"),
         f"  {plain(flow_run.flow_name)}  ",
         state_text(type(flow_run.state).__name__),
-        f"  {lasted(lasting(flow_run))}",
+        f"  {lasted(Span(flow_run.start_time, flow_run.end_time).duration)}",
     )
     if counts:
         total = sum(counts.values())

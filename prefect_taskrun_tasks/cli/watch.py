@@ -11,9 +11,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from ..views.span import Span
 from ..waiting import Progress
 from .look import Look, flow_run_argument, patiently, sought_flow_run
-from .record import lasting
 from .terminal import Terminal, at, counted, lasted, log_to, most_first, plain, plain_lines, state_text
 
 #: Seconds between two lines about task runs at least, where the output is no terminal
@@ -57,7 +57,7 @@ def _drawn(progress: Progress) -> RenderableType:
         (plain(flow_run.name), "bold"),
         f"  {plain(flow_run.flow_name)}  ",
         state_text(type(flow_run.state).__name__),
-        f"  {lasted(lasting(flow_run))}",
+        f"  {lasted(Span(flow_run.start_time, flow_run.end_time).duration)}",
     )
     bars = Table.grid(padding=(0, 1, 0, 0))
     bars.add_column(no_wrap=True, overflow="ellipsis")

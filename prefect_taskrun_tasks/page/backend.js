@@ -6,7 +6,7 @@ export const EPOCH = "1970-01-01T00:00:00+00:00";
 /** Milliseconds in which one who began earlier may have ended later, and so have stored what is older than the newest */
 const OVERLAP = 5_000;
 
-const RUN = "id state state_message start_time end_time updated version";
+const RUN = "id state state_message state_timestamp start_time updated version";
 
 const FIELDS = {
   flow_run: `${RUN} name created context flow { name }`,

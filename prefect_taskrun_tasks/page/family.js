@@ -1,6 +1,7 @@
 import { EPOCH, Missing, changes, isId, merge, milliseconds, newest, overlapping, rows } from "./backend.js";
 import { shownState } from "./deferral.js";
 import { FINISHED } from "./states.js";
+import { endOf } from "./times.js";
 
 /** Where a child's context says whose child it is */
 const LINEAGE = "prefect_taskrun_tasks";
@@ -93,7 +94,7 @@ export class Family {
       state: run.state,
       message: run.state_message,
       start: milliseconds(run.start_time),
-      end: milliseconds(run.end_time),
+      end: endOf(run),
       parent_flow_run_id: parentOf(run).parent_flow_run_id ?? null,
       parent_task_run_id: parentOf(run).parent_task_run_id ?? null,
       parent_map_index: parentOf(run).parent_map_index ?? null,
@@ -105,7 +106,7 @@ export class Family {
       shownState(run),
       run.state_message?.slice(0, LONGEST_MESSAGE) ?? null,
       milliseconds(run.start_time),
-      milliseconds(run.end_time),
+      endOf(run),
     ]);
     return { taken_at: Date.now(), flow_runs: flowRuns, task_runs: taskRuns };
   }

@@ -2,8 +2,8 @@ import { EPOCH, changes, merge, milliseconds, newest, overlapping, rows } from "
 import { element, fill, name, stateOf } from "./element.js";
 import { follow } from "./follow.js";
 import { flowRunHref, link } from "./links.js";
-import { FINISHED } from "./states.js";
 import { table } from "./table.js";
+import { endOf } from "./times.js";
 import { duration, instant } from "./words.js";
 
 /** Flow runs that are shown at first, and that are added when older ones are asked for */
@@ -16,12 +16,8 @@ const COLUMNS = [
   ["Flow", (run) => name(run.flow.name)],
   ["State", (run) => stateOf(run.state)],
   ["Started", (run) => run.start_time && instant(milliseconds(run.start_time))],
-  ["Duration", (run) => run.start_time && duration(end(run) - milliseconds(run.start_time))],
+  ["Duration", (run) => run.start_time && duration((endOf(run) ?? Date.now()) - milliseconds(run.start_time))],
 ];
-
-function end(run) {
-  return FINISHED.has(run.state) ? milliseconds(run.end_time ?? run.start_time) : Date.now();
-}
 
 /** All flow runs, newest first. */
 export function flowRunsPage(main, notice) {

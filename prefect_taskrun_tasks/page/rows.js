@@ -11,7 +11,7 @@ const FEW = 20;
  */
 export function rowsOf(picture) {
   const made = ({ id, kind, name, state, message, start, end, ...more }) => {
-    // a run that goes on after it has failed keeps the end that it had
+    // the end of a finished run may be unknown
     const until = FINISHED.has(state) ? (end ?? start) : picture.taken_at;
     return {
       id,
@@ -53,10 +53,11 @@ export function rowsOf(picture) {
     else top.push(row);
   }
   for (const row of parents.values()) {
-    // its own times are those of the mapping, which is over before most children begin
     row.isMapped = row.children.length > 0;
-    row.start = earliest([row, ...row.children]);
-    row.end = latest([row, ...row.children]);
+    if (!row.isMapped) continue;
+    // it ran from the start of its first child to the end of its last
+    row.start = earliest(row.children);
+    row.end = latest(row.children);
   }
 
   const byId = new Map([...taskRuns, ...descendants].map((row) => [row.id, row]));

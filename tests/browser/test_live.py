@@ -2,18 +2,18 @@
 
 import re
 from pathlib import Path
-from typing import Any, List, Optional
+from typing import Any, Dict, List, Optional
 
 import pendulum
 import prefect
 import pytest
 import requests
-from driven import DrivenRun
+from driven import DrivenRun, mapped
 from many import insert_logs, map_over_many
 from playwright.sync_api import Dialog, Locator, Page, expect
 from prefect import Flow, Task
 from prefect.engine.results import LocalResult
-from prefect.engine.state import Failed, Running, Scheduled, Success
+from prefect.engine.state import Failed, Running, Scheduled, Skipped, Success
 from prefect.utilities.configuration import set_temporary_config
 
 from prefect_taskrun_tasks.runner import settings
@@ -47,6 +47,12 @@ def address(backend: Backend, run: DrivenRun, part: str = "") -> str:
 
 def row(page: Page, name: str) -> Locator:
     return page.locator(".row").filter(has=page.locator(".name", has_text=re.compile(f"^{re.escape(name)}$")))
+
+
+def facts_of(page: Page) -> Dict[str, str]:
+    """What the heading tells of a run."""
+    terms, values = (page.locator(f".heading {tag}").all_text_contents() for tag in ("dt", "dd"))
+    return dict(zip(terms, values))
 
 
 def test_the_address_that_prefect_tells_is_that_of_the_flow_run(backend: Backend, page: Page) -> None:
@@ -85,6 +91,26 @@ def test_a_wait_without_a_process_is_shown_as_deferred_and_what_for(backend: Bac
     page.goto(f"{backend.url}/default/task-run/{task_run_id}")
     expect(page.get_by_text("Deferred", exact=True).first).to_be_visible()
     expect(page.get_by_text(message).first).to_be_visible()
+
+
+def test_a_mapped_task_run_is_shown_from_the_start_of_its_first_child_to_the_end_of_its_last(
+    backend: Backend, page: Page
+) -> None:
+    run = running()
+    parent = run.task_enters("extract-1", mapped(2))
+    run.task_enters("extract-1", Running(), 0)
+    page.goto(f"{backend.url}/default/task-run/{parent}")
+    expect(page.locator(".heading")).to_contain_text("Started")
+    assert "Ended" not in facts_of(page)
+    child = run.task_enters("extract-1", Skipped(), 0)
+    page.reload()
+    expect(page.locator(".heading")).to_contain_text("Ended")
+    of_parent = facts_of(page)
+    page.goto(f"{backend.url}/default/task-run/{child}")
+    expect(page.locator(".heading")).to_contain_text("Map index")
+    of_child = facts_of(page)
+    for fact in ("Started", "Ended", "Duration"):
+        assert of_parent[fact] == of_child[fact]
 
 
 def test_children_appear_below_the_task_runs_that_created_them(backend: Backend, page: Page) -> None:
