@@ -175,7 +175,6 @@ def test_a_document_that_does_not_fit_is_refused_with_400(api: Caller, query: st
         ("create_tenant", "id", {"name": "x", "slug": "A B"}),
         ("register_tasks", "success", {"flow_id": UNKNOWN, "serialized_tasks": [1]}),
         ("register_edges", "success", {"flow_id": UNKNOWN, "serialized_edges": []}),
-        ("set_schedule_active", "success", {"flow_id": UNKNOWN}),
         ("cancel_flow_run", "state", {"flow_run_id": UNKNOWN}),
         ("set_flow_run_states", "states { id }", {"states": [{"flow_run_id": UNKNOWN, "state": {"type": "Running"}}]}),
         ("set_task_run_states", "states { id }", {"states": {"task_run_id": UNKNOWN, "state": 5}}),
@@ -491,8 +490,11 @@ FAR = {"dt": "9999-12-30T00:00:00", "tz": "UTC"}
     ids=lambda broken: repr(broken)[:70],
 )
 def test_a_schedule_that_cannot_be_used_is_refused_and_stays_inactive(api: Caller, broken: Any) -> None:
-    schedule = {"type": "Schedule", "clocks": [broken]}
-    flow_id = api.flow_id("timed", schedule=schedule)
+    flow = {"name": "timed", "tasks": [], "schedule": {"type": "Schedule", "clocks": [broken]}}
+    given = {"project_id": api.project_id(), "serialized_flow": flow}
+    assert "The schedule of flow 'timed' cannot be used: " in refusal(api, "create_flow", "id", given)
+    assert api.count("flow") == 0
+    flow_id = api.mutate("create_flow", **given, set_schedule_active=False)
     message = refusal(api, "set_schedule_active", "success", {"flow_id": flow_id})
     assert "The schedule of flow 'timed' cannot be used: " in message
     assert api.ask("{ flow { is_schedule_active flow_runs { id } } }")["flow"] == [
@@ -506,7 +508,9 @@ def test_a_schedule_that_searches_for_ever_is_ended_and_others_can_write(
 ) -> None:
     monkeypatch.setattr(schedules, "LONGEST_SEARCH", 0.5)
     found = {"type": "rrule", "rr": rule, "_dtstart": "0001-01-01T00:00:00+00:00"}
-    flow_id = api.flow_id("timed", schedule={"type": "Schedule", "clocks": [clock("RRuleClock", rrule_obj=found)]})
+    schedule = {"type": "Schedule", "clocks": [clock("RRuleClock", rrule_obj=found)]}
+    flow = {"name": "timed", "tasks": [], "schedule": schedule}
+    flow_id = api.mutate("create_flow", project_id=api.project_id(), serialized_flow=flow, set_schedule_active=False)
     message = refusal(api, "set_schedule_active", "success", {"flow_id": flow_id})
     assert "its next runs were not found in 0.5 seconds" in message
     assert api.flow_run_id(flow_id)

@@ -3,13 +3,14 @@
 import base64
 import gzip
 import json
+from datetime import datetime, timedelta, timezone
 from typing import Any, Dict, Iterator
 
 import pendulum
 import pytest
 import stored
 from prefect.schedules import IntervalSchedule, Schedule
-from prefect.schedules.clocks import DatesClock, IntervalClock
+from prefect.schedules.clocks import CronClock, DatesClock, IntervalClock
 from prefect.serialization.schedule import ScheduleSchema
 
 from prefect_taskrun_tasks.server import tables
@@ -345,10 +346,41 @@ def test_a_schedule_must_give_required_parameters_a_value(tx: Transaction) -> No
     assert flow(tx, stored.flow_id(tx, name="g", schedule=schedule, parameters=parameters))["is_schedule_active"]
 
 
-def test_a_schedule_that_cannot_be_read_does_not_stop_the_registration(tx: Transaction) -> None:
-    flow_id = stored.flow_id(tx, schedule={"type": "Unheard", "clocks": [{"type": "Sundial"}]})
-    assert flow(tx, flow_id)["is_schedule_active"] is False
-    assert [task["slug"] for task in stored.rows(tx, tables.task)] == ["a", "b"]
+@pytest.mark.parametrize("clock", [{"type": "Sundial"}, {"type": "CronClock", "cron": "x"}, {"type": "IntervalClock"}])
+def test_a_flow_whose_schedule_cannot_be_read_is_refused_with_the_reason(tx: Transaction, clock: Any) -> None:
+    """Prefect Server registers it, with its schedule off, and only its log says why."""
+    stored.flow_id(tx)
+    with pytest.raises(Refused, match="The schedule of flow 'flow' cannot be used"), tx.attempt():
+        stored.flow_id(tx, schedule={"type": "Schedule", "clocks": [clock]})
+    assert [row["archived"] for row in stored.rows(tx, tables.flow)] == [False]
+    assert stored.flow_id(tx, schedule={"type": "Schedule", "clocks": [clock]}, set_schedule_active=False)
+
+
+@pytest.mark.parametrize(
+    ("kind", "offset"),
+    [
+        (CronClock, 0),
+        (CronClock, 120),
+        (CronClock, -300),
+        (IntervalClock, 0),
+        (IntervalClock, -300),
+        (IntervalClock, 330),
+    ],
+)
+def test_a_schedule_that_starts_at_a_fixed_offset_is_active(tx: Transaction, kind: Any, offset: int) -> None:
+    """Prefect writes the zone of such a start as `+00:00`, which it cannot read."""
+    zone = timezone(timedelta(minutes=offset))
+    start = datetime(2026, 1, 1, 5, tzinfo=zone)
+    clock = kind("0 5 * * *" if kind is CronClock else timedelta(days=1), start_date=start)
+    flow_id = stored.flow_id(tx, schedule=ScheduleSchema().dump(Schedule(clocks=[clock])))
+    assert flow(tx, flow_id)["is_schedule_active"] is True
+    starts = [moment(run["scheduled_start_time"]).astimezone(zone) for run in scheduled(tx)]
+    assert [(each.hour, each.minute) for each in starts] == [(5, 0)] * 10
+
+
+def test_the_schedule_of_a_flow_that_is_not_there_is_neither_switched_on_nor_off(tx: Transaction) -> None:
+    assert schedules.set_schedule_active(tx, tables.new_id()) == {"success": False}
+    assert schedules.set_schedule_inactive(tx, tables.new_id()) == {"success": False}
 
 
 def test_an_inactive_schedule_has_no_waiting_runs(tx: Transaction) -> None:
@@ -374,6 +406,13 @@ def test_the_schedule_of_a_group_replaces_that_of_its_flows(tx: Transaction) -> 
     daily = {"cron": "0 5 * * *", "parameter_defaults": {"x": 1}}
     assert schedules.set_flow_group_schedule(tx, group_id, cron_clocks=[daily], timezone="Europe/Berlin")["success"]
     assert scheduled(tx) == []
+    # Prefect Server's own form, which the web UI reads
+    [clock] = group(tx, flow_id)["schedule"].pop("clocks")
+    assert group(tx, flow_id)["schedule"]["type"] == "Schedule"
+    start = clock.pop("start_date")
+    assert clock == {"type": "CronClock", **daily}
+    assert start["tz"] == "Europe/Berlin"
+    assert pendulum.parse(start["dt"], tz=start["tz"]) < pendulum.now()
     schedules.schedule_flow_runs(tx, flow_id)
     starts = [moment(run["scheduled_start_time"]) for run in scheduled(tx)]
     assert len(starts) == 10
@@ -388,6 +427,7 @@ def test_a_group_may_have_clocks_of_both_kinds(tx: Transaction) -> None:
     clocks = group(tx, flow_id)["schedule"]["clocks"]
     assert [clock["type"] for clock in clocks] == ["CronClock", "IntervalClock"]
     assert clocks[1]["interval"] == 3_600_000_000
+    assert [clock["start_date"]["tz"] for clock in clocks] == ["UTC", "UTC"]
     assert schedules.set_schedule_active(tx, flow_id) == {"success": True}
 
 

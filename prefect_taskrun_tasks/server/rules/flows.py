@@ -155,12 +155,14 @@ def _insert(tx: Transaction, project: Row, group: Row, serialized: Dict[str, Any
 
 
 def _activate_schedule(tx: Transaction, flow_id: str) -> None:
-    # a schedule that cannot be active does not stop the registration, as in the original
-    try:
-        with tx.attempt():
-            schedules.set_schedule_active(tx, flow_id)
-    except Exception as error:
-        logger.warning("The schedule of flow %s is not active: %s", flow_id, error)
+    missing = schedules.missing_parameters(tx, flow_id)
+    if missing:
+        # they may be set for the flow group, which there has to be first
+        logger.warning("The schedule of flow %s is not active: its parameters %s have no values", flow_id, missing)
+        return
+    # a schedule that cannot be used is refused with its flow. Prefect Server registers the flow with the schedule off,
+    # and only its log says why
+    schedules.set_schedule_active(tx, flow_id)
 
 
 def register_tasks(tx: Transaction, flow_id: str, serialized_tasks: List[Dict[str, Any]]) -> Row:

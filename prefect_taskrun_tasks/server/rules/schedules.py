@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from typing import Any, Dict, List, Optional, Tuple
 
 from sqlalchemy import func, or_, select
@@ -21,6 +22,9 @@ AHEAD = 10
 #: of years for it.
 LONGEST_SEARCH = 5.0
 
+#: Name of a zone at a fixed offset, as Prefect serializes it
+_OFFSET = re.compile(r"([+-])([01]\d|2[0-3]):([0-5]\d)")
+
 
 def _flow(tx: Transaction, flow_id: str) -> Row:
     flow = tx.get(tables.flow, flow_id)
@@ -37,30 +41,30 @@ def _schedule(tx: Transaction, flow: Row) -> Optional[Dict[str, Any]]:
 
 
 def set_schedule_active(tx: Transaction, flow_id: str) -> Row:
-    flow = _flow(tx, flow_id)
-    if _schedule(tx, flow) is None:
+    flow = tx.get(tables.flow, flow_id)
+    if flow is None or _schedule(tx, flow) is None:
         return {"success": False}
-    _check_parameters(tx, flow)
+    missing = missing_parameters(tx, flow_id)
+    if missing:
+        raise Refused(
+            f"The schedule of flow {flow['name']!r} cannot be active: a clock gives no value for the required "
+            f"parameters {missing}."
+        )
     tx.update(tables.flow, tables.flow.c.id == flow_id, is_schedule_active=True)
     schedule_flow_runs(tx, flow_id)
     return {"success": True}
 
 
-def _check_parameters(tx: Transaction, flow: Row) -> None:
-    """A required parameter must have a value in every run that the flow's own schedule will ask for."""
+def missing_parameters(tx: Transaction, flow_id: str) -> List[str]:
+    """Required parameters without a value in some run that the flow's own schedule will ask for."""
+    flow = _flow(tx, flow_id)
     if flow["schedule"] is None:
-        return
+        return []
     group = tx.get(tables.flow_group, flow["flow_group_id"])
     assert group is not None
     required = {each["name"] for each in flow["parameters"] or [] if each.get("required")}
     missing = required - set(group["default_parameters"] or {})
-    for clock in _clocks(flow):
-        uncovered = missing - set(clock.get("parameter_defaults") or {})
-        if uncovered:
-            raise Refused(
-                f"The schedule of flow {flow['name']!r} cannot be active: a clock gives no value for the required "
-                f"parameters {sorted(uncovered)}."
-            )
+    return sorted({name for clock in _clocks(flow) for name in missing - set(clock.get("parameter_defaults") or {})})
 
 
 def _clocks(flow: Row) -> List[Dict[str, Any]]:
@@ -73,10 +77,9 @@ def _clocks(flow: Row) -> List[Dict[str, Any]]:
 
 
 def set_schedule_inactive(tx: Transaction, flow_id: str) -> Row:
-    _flow(tx, flow_id)
-    tx.update(tables.flow, tables.flow.c.id == flow_id, is_schedule_active=False)
+    found = tx.update(tables.flow, tables.flow.c.id == flow_id, is_schedule_active=False)
     delete_scheduled_runs(tx, flow_id)
-    return {"success": True}
+    return {"success": found > 0}
 
 
 def delete_scheduled_runs(tx: Transaction, flow_id: str) -> None:
@@ -128,7 +131,7 @@ def _events(flow: Row, serialized: Dict[str, Any]) -> List[Tuple[str, Any]]:
 
     try:
         with within(LONGEST_SEARCH):
-            schedule = ScheduleSchema().load(serialized)
+            schedule = ScheduleSchema().load(_with_fixed_offsets(serialized))
             return [(instant(event.start_time), event) for event in schedule.next(AHEAD, return_events=True)]
     except TookTooLong as error:
         raise Refused(
@@ -137,7 +140,35 @@ def _events(flow: Row, serialized: Dict[str, Any]) -> List[Tuple[str, Any]]:
         ) from error
     except Exception as error:
         # its clocks fail with errors of any kind, such as for a date that there is not, or beyond the year 9999
-        raise Refused(f"The schedule of flow {flow['name']!r} cannot be used: {error}") from error
+        reason = f"{type(error).__name__}: {error}"
+        raise Refused(f"The schedule of flow {flow['name']!r} cannot be used: {reason}") from error
+
+
+def _with_fixed_offsets(serialized: Any) -> Any:
+    """A serialized schedule in which zones such as ``+02:00`` are zones that Prefect can load.
+
+    Prefect writes the zone of a start date by its name, and cannot read the name of one at a fixed offset, such as
+    `datetime.now(timezone.utc)` has (`DateTimeTZ` in prefect 1.4.1's utilities/serialization.py).
+    """
+    if isinstance(serialized, list):
+        return [_with_fixed_offsets(each) for each in serialized]
+    if not isinstance(serialized, dict):
+        return serialized
+    zone = serialized.get("tz")
+    found = _OFFSET.fullmatch(zone) if "dt" in serialized and isinstance(zone, str) else None
+    if found:
+        return {**serialized, "tz": _zone(int(f"{found[1]}1"), int(found[2]), int(found[3]))}
+    return {key: _with_fixed_offsets(value) for key, value in serialized.items()}
+
+
+def _zone(sign: int, hours: int, minutes: int) -> Any:
+    """The name of a zone at a fixed offset, or its `tzinfo` if it has no name: then a `CronClock` cannot use it."""
+    from pendulum.tz import fixed_timezone
+
+    if minutes or not -12 <= sign * hours <= 14:
+        return fixed_timezone(sign * (hours * 3600 + minutes * 60))
+    # in these names the signs are the other way round
+    return f"Etc/GMT{-sign * hours:+}" if hours else "UTC"
 
 
 def set_flow_group_schedule(
@@ -149,29 +180,21 @@ def set_flow_group_schedule(
 ) -> Row:
     """Gives a flow group a schedule of its own, which replaces that of its flows."""
     import pendulum
-    from prefect.schedules import Schedule
-    from prefect.schedules.clocks import Clock, CronClock, IntervalClock
     from prefect.serialization.schedule import ScheduleSchema
 
+    if not (cron_clocks or interval_clocks):
+        raise Refused("A schedule needs at least one clock.")
     try:
         start = pendulum.now(timezone or "UTC")
-        clocks: List[Clock] = [
-            CronClock(each["cron"], start_date=start, parameter_defaults=each.get("parameter_defaults") or {})
-            for each in cron_clocks or []
-        ]
-        clocks += [
-            IntervalClock(
-                pendulum.duration(seconds=each["interval"]),
-                start_date=start,
-                parameter_defaults=each.get("parameter_defaults") or {},
-            )
-            for each in interval_clocks or []
-        ]
-        serialized = ScheduleSchema().dump(Schedule(clocks=clocks))
+        common = {"start_date": {"dt": start.naive().isoformat(), "tz": start.timezone_name}}
+        # as Prefect Server stores it, which is what the web UI reads
+        clocks = [{"type": "CronClock", **each, **common} for each in cron_clocks or []]
+        for each in interval_clocks or []:
+            clocks.append({"type": "IntervalClock", **each, "interval": each["interval"] * 1_000_000, **common})
+        serialized = {"type": "Schedule", "clocks": clocks}
+        ScheduleSchema().load(serialized)
     except Exception as error:
         raise Refused(f"This schedule cannot be used: {error}") from error
-    if not clocks:
-        raise Refused("A schedule needs at least one clock.")
     return _replace(tx, flow_group_id, serialized)
 
 
