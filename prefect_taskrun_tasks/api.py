@@ -7,9 +7,9 @@ import re
 import threading
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from functools import partial
+from functools import lru_cache, partial
 from time import monotonic
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Set, Tuple, Union
+from typing import Any, Callable, Dict, FrozenSet, Iterator, List, Optional, Sequence, Set, Tuple, Union
 
 import prefect
 import requests
@@ -19,6 +19,7 @@ from prefect.utilities.logging import get_logger
 from requests.exceptions import ChunkedEncodingError
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_before_delay, wait_random_exponential
 
+from . import transport
 from .errors import AnswerCutOff, BackendUnreachable, BadAnswer
 
 _logger = get_logger(__name__)
@@ -44,6 +45,19 @@ FIELDS = {
     "agent": "id name labels last_queried",
 }
 
+_TEXT, _TEXT_OR_NULL, _OBJECT_OR_NULL = (str,), (str, type(None)), (dict, type(None))
+
+#: Columns, which mean the same in each table -> kinds of their values
+_KINDS: Dict[str, Tuple[type, ...]] = {
+    **dict.fromkeys(("id", "flow_id", "task_id", "flow_run_id", "timestamp", "updated", "created"), _TEXT),
+    **dict.fromkeys(("name", "message", "level", "start_time", "state_timestamp", "last_queried"), _TEXT_OR_NULL),
+    **dict.fromkeys(("serialized_state", "parameters", "context", "run_config", "storage"), _OBJECT_OR_NULL),
+    **dict.fromkeys(("flow", "task", "flow_group", "project"), (dict,)),
+    **dict.fromkeys(("map_index", "version"), (int,)),
+    "labels": (list, type(None)),
+    "states": (list,),
+}
+
 #: How long a request is tried again, in seconds; about what the retries of prefect.Client come to
 PATIENCE = 60.0
 
@@ -56,6 +70,9 @@ _GATEWAY_FAULT = re.compile(r"ECONN|ETIMEDOUT|EAI_AGAIN|socket hang up|API_ERROR
 
 #: HTTP statuses of an API that may answer the next time
 _PASSING = {408, 429, *range(500, 600)}
+
+#: Values in an answer, such as texts and objects: 10 for each of the rows that the embedded backend answers at most
+MOST_VALUES = 2_500_000
 
 _connections = threading.local()
 
@@ -82,6 +99,9 @@ def patience(seconds: float) -> Iterator[None]:
     finally:
         _patience.reset(token)
 
+
+#: The reading of `time.monotonic` at which the patience for the request of this thread is over
+_deadline: "ContextVar[float]" = ContextVar("deadline", default=0.0)
 
 _is_sent_once: "ContextVar[bool]" = ContextVar("is_sent_once", default=False)
 
@@ -143,7 +163,7 @@ class Hold:
                 self._response = response.raw
                 if self._released:
                     raise Released
-            response.content  # noqa: B018 - reads it
+            transport.read(response)
             return response
         except (requests.ConnectionError, ChunkedEncodingError):
             if self._released:
@@ -188,7 +208,9 @@ def _may_pass(error: BaseException) -> bool:
     """Whether the same request may be answered the next time, unlike one that is definitely refused."""
     if isinstance(error, requests.HTTPError):
         return error.response is not None and error.response.status_code in _PASSING
-    return isinstance(error, (requests.ConnectionError, requests.Timeout, ChunkedEncodingError, BadAnswer))
+    if isinstance(error, BadAnswer):
+        return error.may_pass
+    return isinstance(error, (requests.ConnectionError, requests.Timeout, ChunkedEncodingError))
 
 
 _backoff = wait_random_exponential(multiplier=0.2, max=5)
@@ -207,18 +229,24 @@ def _retry_after(error: Any) -> float:
     return float(asked) if asked.isdecimal() else 0.0
 
 
-class _Session(requests.Session):
-    """Connections without retries of their own, on which no answer begins more than a second after the patience."""
+class _Session(transport.Session):
+    """Connections on which no answer begins, or goes on, more than a second after the patience."""
 
     def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
-        hold = _hold.get()
-        if hold is None:
-            longest = min(options["timeout"], max(1.0, _patience.get()))
-            options["timeout"] = urllib3.Timeout(total=longest)
+        if isinstance(options["timeout"], urllib3.Timeout):
+            # of a request that follows a redirect of this one
             return super().send(request, **options)
+        hold = _hold.get()
+        held = hold.seconds if hold else 0
+        longest = min(options["timeout"], max(1.0, _patience.get())) + held
+        options["timeout"] = urllib3.Timeout(total=longest)
+        until = max(_deadline.get(), monotonic() + 1.0) + held
+        if hold is None:
+            response = self.send_until(until, request, **options)
+            transport.read(response)
+            return response
         request.headers["Prefer"] = f"wait={hold.seconds}"
-        options.update(timeout=options["timeout"] + hold.seconds, stream=True)
-        return hold.send(partial(super().send, request, **options))
+        return hold.send(partial(self.send_until, until, request, **options))
 
 
 class _Client(prefect.Client):
@@ -239,25 +267,45 @@ class _Client(prefect.Client):
             after=_faults.failed,
             reraise=True,
         )
-        response: requests.Response = attempts(self._send_once, kept, *args, **kwargs)
+        token = _deadline.set(monotonic() + _patience.get())
+        try:
+            response: requests.Response = attempts(self._send_once, kept, *args, **kwargs)
+        finally:
+            _deadline.reset(token)
         _faults.answered()
         return response
 
     def _send_once(self, session: requests.Session, *args: Any, **kwargs: Any) -> requests.Response:
         # by then prefect.Client has given up to wait for the end of a rate limit, which takes it three minutes a time
         attempt = prefect.config.cloud.rate_limiting.max_retries + 1
-        response = super()._send_request(session, *args, **{**kwargs, "rate_limit_counter": attempt})
+        try:
+            response = super()._send_request(session, *args, **{**kwargs, "rate_limit_counter": attempt})
+        except (AttributeError, IndexError, KeyError, RecursionError, TypeError) as error:
+            # prefect.Client takes the errors of an answer for granted (`_format_graphql_request_error`)
+            raise BadAnswer(f"{type(error).__name__}: {error}") from error
         announced = response.headers.get("Content-Length")
         if announced and "Content-Encoding" not in response.headers and len(response.content) < int(announced):
             # urllib3 notices from version 2 on
             raise ChunkedEncodingError(f"{len(response.content)} of {announced} bytes came")
-        try:
-            is_object = isinstance(response.json(), dict)
-        except ValueError:
-            is_object = False
-        if not is_object or (b'"errors"' in response.content and _GATEWAY_FAULT.search(response.text)):
+        if not _is_answer(response) or (b'"errors"' in response.content and _GATEWAY_FAULT.search(response.text)):
             raise BadAnswer(response.text[:500])
         return response
+
+
+def _is_answer(response: requests.Response) -> bool:
+    """Whether a response is a JSON object of GraphQL."""
+    content = response.content
+    # an upper bound, which costs little: each value takes a hundred bytes of memory or more, and two in an answer
+    if content.count(b",") + content.count(b"[") + content.count(b"{") > MOST_VALUES:
+        raise BadAnswer(f"The answer has more than {MOST_VALUES:,} values.", may_pass=False)
+    try:
+        answer = response.json()
+    except (ValueError, RecursionError):
+        return False
+    if not isinstance(answer, dict):
+        return False
+    errors = answer.get("errors") or []
+    return isinstance(errors, list) and all(isinstance(each, dict) for each in errors)
 
 
 def has_answered() -> bool:
@@ -354,7 +402,8 @@ def find(
         f"{{ {table}(where: $where, order_by: $order_by, limit: $limit) {{ {fields or FIELDS[table]} }} }}"
     )
     sought = _sought(table, where)
-    return rows_of(ask(document, {"where": where, "order_by": order_by, "limit": limit}, sought), table, sought)
+    data = ask(document, {"where": where, "order_by": order_by, "limit": limit}, sought)
+    return rows_of(data, table, sought, fields or FIELDS[table])
 
 
 def pages(
@@ -387,7 +436,7 @@ def pages(
         is_counted = left <= PAGE
         document = f"query($where: {table}_bool_exp) {{ {select} {count if is_counted else ''} }}"
         data = ask(document, {"where": after}, sought)
-        page = rows_of(data, table, sought)
+        page = rows_of(data, table, sought, fields or FIELDS[table])
         if is_counted:
             left = count_of(data, table, sought)
         if not page:
@@ -408,17 +457,60 @@ def _after(row: Row, columns: Sequence[str]) -> List[Where]:
     return [{first: {"_gte": row[first]}}, {"_or": [{first: {"_gt": row[first]}}, *_after(row, rest)]}]
 
 
-def rows_of(data: Row, key: str, purpose: str) -> List[Row]:
+def rows_of(data: Row, key: str, purpose: str, fields: str = "") -> List[Row]:
     """The rows that an answer holds under a key.
 
+    Args:
+        data: the answer.
+        key: of the rows.
+        purpose: what they are for, in words for an error.
+        fields: what was selected of each.
+
     Raises:
-        BadAnswer: there are none, not even an empty list.
+        BadAnswer: there are none, not even an empty list, or some lack a field or have a value of the wrong kind.
     """
     rows = data.get(key)
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+    keys = _keys(fields)
+    if not isinstance(rows, list) or not all(_is_row(row) and keys <= row.keys() for row in rows):
         raise _bad(data, purpose)
     _answered.add(prefect.context.config.cloud.api)
     return rows
+
+
+@lru_cache(maxsize=64)
+def _keys(fields: str) -> FrozenSet[str]:
+    """The keys that a selection gives an object, without those of objects in it."""
+    outer = None
+    while outer != fields:
+        outer, fields = fields, re.sub(r"\{[^{}]*\}|\([^()]*\)", " ", fields)
+    return frozenset(re.findall(r"(\w+)(?:\s*:\s*\w+)?", fields))
+
+
+def _is_row(row: Any) -> bool:
+    """Whether a row has values of the kinds that its columns have."""
+    return isinstance(row, dict) and all(isinstance(row[name], _KINDS[name]) for name in _KINDS.keys() & row.keys())
+
+
+@contextmanager
+def reading(what: str, value: Any) -> Iterator[None]:
+    """Say which part of an answer could not be read, and why; Prefect's schemas fail with errors of any kind.
+
+    Raises:
+        BadAnswer: see there.
+    """
+    try:
+        yield
+    except BadAnswer:
+        raise
+    except Exception as error:
+        raise BadAnswer(
+            f"The Prefect API answered with {what} that cannot be read ({type(error).__name__}: {_brief(error)}): "
+            f"{_brief(value)}"
+        ) from error
+
+
+def _brief(value: Any) -> str:
+    return " ".join(str(value).split())[:200]
 
 
 def count_of(data: Row, table: str, purpose: str) -> int:

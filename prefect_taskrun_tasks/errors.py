@@ -58,7 +58,16 @@ class BackendUnreachable(TaskRunError, requests.ConnectionError, RetryError):
 
 
 class BadAnswer(TaskRunError, ClientError, ValueError):
-    """The Prefect API answered with something that is not an answer."""
+    """The Prefect API answered with something that is not an answer.
+
+    Args:
+        message: what is wrong with it.
+        may_pass: whether the next answer may be another.
+    """
+
+    def __init__(self, *message: Any, may_pass: bool = True, **options: Any) -> None:
+        super().__init__(*message, **options)
+        self.may_pass = may_pass
 
 
 # in this order, so that it is set up as an error of requests

@@ -198,6 +198,11 @@ class FlowView:
 
     @classmethod
     def _from_flow_data(cls, row: Dict[str, Any]) -> "FlowView":
+        with api.reading("a flow", row):
+            return cls._of_row(row)
+
+    @classmethod
+    def _of_row(cls, row: Dict[str, Any]) -> "FlowView":
         # objects of Prefect's client, whose items are attributes too
         row = GraphQLResult(row)
         run_config = row["run_config"]

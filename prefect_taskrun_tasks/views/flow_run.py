@@ -14,7 +14,7 @@ from ..errors import InvalidArgument, NotFound
 from .arguments import STATES, check_map_index, check_text, state_names
 from .deferral import DEFERRED, Deferral
 from .flow import NEWEST_FIRST, FlowView
-from .history import TimestampedState, history, instant
+from .history import TimestampedState, history, instant, loaded_state
 from .lineage import KEY, Lineage
 from .log import FlowRunLog, logs_where
 from .prefix import FEWEST_DIGITS, ambiguous, id_begins, name_begins
@@ -158,6 +158,11 @@ class FlowRunView:
     def _from_flow_run_data(
         cls, row: Dict[str, Any], task_runs: Optional[Iterable[TaskRunView]] = None
     ) -> "FlowRunView":
+        with api.reading("a flow run", row):
+            return cls._of_row(row, task_runs)
+
+    @classmethod
+    def _of_row(cls, row: Dict[str, Any], task_runs: Optional[Iterable[TaskRunView]]) -> "FlowRunView":
         # objects of Prefect's client, whose items are attributes too
         row = GraphQLResult(row)
         # a flow run that was created just now may not have its first state yet
@@ -169,7 +174,7 @@ class FlowRunView:
             labels=row["labels"],
             parameters=row["parameters"],
             context=row["context"],
-            state=State.deserialize(row["serialized_state"]) if row["serialized_state"] else unknown,
+            state=loaded_state(row["serialized_state"]) if row["serialized_state"] else unknown,
             states=history(row["states"]),
             updated_at=instant(row["updated"]),
             run_config=RunConfigSchema().load(row["run_config"]) if row["run_config"] else None,

@@ -5,12 +5,31 @@ from typing import Any, Dict, Iterable, List, cast
 import pendulum
 from prefect.engine.state import State
 
+from .. import api
+
 
 def instant(text: str) -> pendulum.DateTime:
-    """A time, as the Prefect API writes it."""
-    parsed = pendulum.parse(text)
-    assert isinstance(parsed, pendulum.DateTime)
+    """Return a time, as the Prefect API writes it.
+
+    Raises:
+        BadAnswer: it is none (a `ValueError`).
+    """
+    with api.reading("a time", text):
+        parsed = pendulum.parse(text)
+        assert isinstance(parsed, pendulum.DateTime)
     return parsed
+
+
+def loaded_state(serialized: Any) -> State:
+    """Return a state that the Prefect API has serialized.
+
+    Raises:
+        BadAnswer: it is none of Prefect's (a `ValueError`).
+    """
+    with api.reading("a state", serialized):
+        state = State.deserialize(serialized)
+        assert isinstance(state, State)
+    return state
 
 
 class TimestampedState(State):
@@ -29,6 +48,7 @@ def history(rows: Iterable[Dict[str, Any]]) -> List[TimestampedState]:
 
 
 def _state(row: Dict[str, Any]) -> TimestampedState:
-    state = cast(TimestampedState, State.deserialize(row["serialized_state"]))
-    state.timestamp = instant(row["timestamp"])
+    with api.reading("a state", row):
+        state = cast(TimestampedState, loaded_state(row["serialized_state"]))
+        state.timestamp = instant(row["timestamp"])
     return state

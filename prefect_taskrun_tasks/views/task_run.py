@@ -17,7 +17,7 @@ from ..results import RAISE, Loader, Stored
 from .arguments import check_count, check_kind, check_map_index, check_text
 from .deferral import Deferral
 from .flow import FlowView
-from .history import TimestampedState, history, instant
+from .history import TimestampedState, history, instant, loaded_state
 from .log import FlowRunLog, logs_where
 from .prefix import MOST_CANDIDATES, ambiguous, id_begins
 
@@ -395,11 +395,13 @@ class TaskRunView:
         view: TaskRunView = object.__new__(cls)
         # the backend may not have given a new child of a mapped task its first state yet
         state = row["serialized_state"] or Scheduled().serialize()
+        with api.reading("a task run", row):
+            task, _ = row["task"], results.state_class(state["type"])
         # `state` is left out: most of the time of making a view would go into deserialising it, see __getattr__
         view.__dict__.update(
             task_run_id=row["id"],
-            task_id=row["task"]["id"],
-            task_slug=row["task"]["slug"],
+            task_id=task["id"],
+            task_slug=task["slug"],
             name=row["name"],
             map_index=row["map_index"],
             flow_run_id=row["flow_run_id"],
@@ -415,7 +417,7 @@ class TaskRunView:
         if name != "state" or "_serialized_state" not in self.__dict__:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         # the same for all threads that ask at once
-        return self.__dict__.setdefault("state", State.deserialize(self._serialized_state))
+        return self.__dict__.setdefault("state", loaded_state(self._serialized_state))
 
     def _is(self, kind: Type[State]) -> bool:
         """Whether its state is of a kind, without deserialising it."""
