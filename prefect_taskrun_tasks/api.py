@@ -20,7 +20,7 @@ from requests.exceptions import ChunkedEncodingError
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_before_delay, wait_random_exponential
 
 from . import transport
-from .errors import AnswerCutOff, BackendUnreachable, BadAnswer
+from .errors import AnswerCutOff, BackendUnreachable, BadAnswer, WrongType
 
 _logger = get_logger(__name__)
 
@@ -552,13 +552,27 @@ def _reaching(client: prefect.Client, purpose: str) -> Iterator[None]:
         raise _bad(error, purpose) from error
 
 
+def _check_json(what: str, value: Any) -> None:
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise WrongType(
+            f"The {what} cannot be sent as JSON: {error}. Pass text, numbers, booleans, lists and dictionaries: "
+            "`value.isoformat()` for a date or a datetime, `list(value)` for a set."
+        ) from error
+
+
 def create_flow_run(name: str, **options: Any) -> str:
     """Creates a flow run; `options` are those of `prefect.Client.create_flow_run`. Returns its id.
 
     Raises:
+        WrongType: a parameter or a context variable is not JSON (a `TypeError`).
         BackendUnreachable: no answer.
         prefect.exceptions.ClientError: the API refused, for example because a required parameter is missing.
     """
+    for kind in ("parameters", "context"):
+        for key, value in (options.get(kind) or {}).items():
+            _check_json(f"{'parameter' if kind == 'parameters' else 'context variable'} {key!r} of {name!r}", value)
     client = _Client()
     with _reaching(client, f"creating a flow run of {name!r}"):
         return client.create_flow_run(**options)

@@ -51,7 +51,7 @@ def cancel(children: bool, **flow_run: Optional[str]) -> None:
 
 
 def _cancel(flow_run: FlowRunView) -> None:
-    named = f"Flow run {plain(flow_run.name)} ({flow_run.flow_run_id})"
+    named = f"Flow run {plain(flow_run.name)} ({plain(flow_run.flow_run_id)})"
     if flow_run.state.is_finished():
         click.echo(f"{named} has finished: {type(flow_run.state).__name__}")
     else:

@@ -104,7 +104,7 @@ def list_task_runs(
         _print_json(task_runs)
     elif output == "name":
         for task_run in task_runs:
-            click.echo(task_run.task_run_id)
+            click.echo(plain(task_run.task_run_id))
     else:
         _print_table(task_runs, is_wide=output == "wide")
 

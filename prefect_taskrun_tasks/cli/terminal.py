@@ -3,10 +3,11 @@
 import logging
 import sys
 from datetime import datetime, timedelta
-from typing import List, Mapping, Optional, Tuple
+from typing import Any, Iterator, List, Mapping, Optional, Tuple
 
 from prefect.engine.state import Cancelled, Cancelling, Failed, Running, Scheduled, Skipped, Submitted, Success
-from rich.console import Console
+from rich.console import Console, ConsoleOptions
+from rich.segment import Segment
 from rich.text import Text
 
 from ..views import TaskRunView
@@ -27,7 +28,7 @@ NO_EDGE = 100_000
 
 
 class Terminal(Console):
-    """Standard output or standard error. What is printed is text, and not markup."""
+    """Standard output or standard error. What is printed is text, and not markup or an escape sequence."""
 
     def __init__(self, stderr: bool = False) -> None:
         stream = sys.stderr if stderr else sys.stdout
@@ -36,6 +37,15 @@ class Terminal(Console):
         super().__init__(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=False)
         if not self.is_terminal:
             self.width, self.soft_wrap = NO_EDGE, True
+
+    def render(self, renderable: Any, options: Optional[ConsoleOptions] = None) -> Iterator[Segment]:
+        # all that is printed passes through here, whoever has made it: names, ids and messages come from a backend
+        for segment in super().render(renderable, options):
+            if segment.control or segment.text.isprintable():
+                yield segment
+            else:
+                lines = (plain(line) for line in segment.text.split("\n"))
+                yield Segment("\n".join(lines), segment.style)
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError

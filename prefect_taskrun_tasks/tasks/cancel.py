@@ -7,6 +7,7 @@ from prefect import Task
 
 from .. import api
 from .defaults import defaults_from_constructor
+from .ready_made import ready_made
 
 
 class CancelFlowRun(Task):
@@ -45,4 +46,4 @@ class CancelFlowRun(Task):
         return api.cancel_flow_run(flow_run_id)
 
 
-cancel_flow_run = CancelFlowRun(name="cancel_flow_run")
+cancel_flow_run = ready_made(CancelFlowRun, "cancel_flow_run")

@@ -11,6 +11,7 @@ from prefect.run_configs.base import RunConfig
 from .. import api
 from .child import check_is_registered, check_policies, created_before, flow_to_run, of_this_run, task_run_key
 from .defaults import defaults_from_constructor
+from .ready_made import ready_made
 
 StartTime = Union[datetime, timedelta]
 
@@ -130,4 +131,4 @@ class CreateFlowRun(Task):
         return flow_run_id
 
 
-create_flow_run = CreateFlowRun(name="create_flow_run")
+create_flow_run = ready_made(CreateFlowRun, "create_flow_run")

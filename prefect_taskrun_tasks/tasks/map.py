@@ -30,6 +30,7 @@ from .child import (
     task_run_key,
 )
 from .defaults import defaults_from_constructor
+from .ready_made import ready_made
 
 #: What becomes of the others when a child fails
 FAILURE_POLICIES = ("fail_fast", "collect")
@@ -230,4 +231,4 @@ def _values(children: List[FlowRunView], task_slug: Optional[str]) -> List[Any]:
     return list(in_order(value, children, WORKERS, expected=len(children)))
 
 
-map_flow_run = MapFlowRun(name="map_flow_run")
+map_flow_run = ready_made(MapFlowRun, "map_flow_run")

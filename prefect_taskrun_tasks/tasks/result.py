@@ -13,6 +13,7 @@ from ..waiting import LONGEST_WAIT, Timeout, wait_until_finished
 from .child import check_is_not_current, explained, finished
 from .defaults import defaults_from_constructor
 from .deferring import Deferring
+from .ready_made import ready_made
 
 
 class GetTaskRunResult(Task):
@@ -111,4 +112,4 @@ class GetTaskRunResult(Task):
             raise type(error)(f"{error}; {explained(flow_run)}") from error.__cause__
 
 
-get_task_run_result = GetTaskRunResult(name="get_task_run_result")
+get_task_run_result = ready_made(GetTaskRunResult, "get_task_run_result")

@@ -12,6 +12,7 @@ from ..waiting import LONGEST_WAIT, Deadline, Timeout, Watch
 from .child import check_is_not_current, explained, finished
 from .defaults import defaults_from_constructor
 from .deferring import Deferring
+from .ready_made import ready_made
 
 
 def _signal(state: State) -> Type[PrefectStateSignal]:
@@ -118,4 +119,4 @@ class WaitForFlowRun(Task):
         return flow_run
 
 
-wait_for_flow_run = WaitForFlowRun(name="wait_for_flow_run")
+wait_for_flow_run = ready_made(WaitForFlowRun, "wait_for_flow_run")

@@ -95,7 +95,7 @@ class FlowRunView:
 
     _task_runs: Dict[str, TaskRunView] = field(default_factory=dict, init=False)
     _ids_by_slug: Dict[Tuple[str, int], str] = field(default_factory=dict, init=False)
-    _task_run_ids: Optional[List[str]] = field(default=None, init=False)
+    _task_run_ids: Optional[Tuple[str, ...]] = field(default=None, init=False)
     _flow: Optional[FlowView] = field(default=None, init=False)
     _flow_name: Optional[str] = field(default=None, init=False)
 
@@ -116,7 +116,7 @@ class FlowRunView:
     def _kept(self, row: Dict[str, Any]) -> Optional[TaskRunView]:
         """The view that is kept of a task run, unless it has run again since."""
         kept = self._task_runs.get(row["id"])
-        return kept if kept and kept._version == row["version"] else None
+        return kept if kept and kept._shows(row["version"], row["serialized_state"]) else None
 
     def _keep(self, task_run: TaskRunView) -> TaskRunView:
         if task_run._is(Finished):
@@ -149,7 +149,7 @@ class FlowRunView:
             where = {"map_index": {"_eq": -1}, "flow_run_id": {"_eq": flow_run_id}}
             known = {task_run.task_run_id: task_run for task_run in task_runs}
             for row in (row for page in api.pages("task_run", where) for row in page):
-                if row["id"] not in known or known[row["id"]]._version != row["version"]:
+                if row["id"] not in known or not known[row["id"]]._shows(row["version"], row["serialized_state"]):
                     known[row["id"]] = TaskRunView._from_task_run_data(row)
             task_runs = list(known.values())
         return cls._from_flow_run_data(rows[0], task_runs)
@@ -383,8 +383,9 @@ class FlowRunView:
             }
             for row in (row for page in api.pages("flow_run", where) for row in page):
                 child = cls._from_flow_run_data(row)
-                assert child.lineage is not None
-                found[child.lineage.parent_flow_run_id].append(child)
+                with api.reading("a child", row):
+                    assert child.lineage is not None
+                    found[child.lineage.parent_flow_run_id].append(child)
         for children in found.values():
             children.sort(key=lambda child: child.states[0].timestamp if child.states else child.updated_at)
         return found
@@ -582,13 +583,13 @@ class FlowRunView:
         return found
 
     def get_task_run_ids(self) -> List[str]:
-        """UUIDs of all task runs of this flow run; kept once the flow run has finished."""
+        """Return a new list of the UUIDs of all task runs; they are looked up once if the flow run has finished."""
         if self._task_run_ids:
-            return self._task_run_ids
+            return list(self._task_run_ids)
         where = {"flow_run_id": {"_eq": self.flow_run_id}}
         ids = [row["id"] for page in api.pages("task_run", where, fields="id") for row in page]
         if self.state.is_finished():
-            object.__setattr__(self, "_task_run_ids", ids)
+            object.__setattr__(self, "_task_run_ids", tuple(ids))
         return ids
 
     def __repr__(self) -> str:

@@ -295,7 +295,7 @@ class TaskRunView:
     def get_latest(self) -> "TaskRunView":
         """A new view of the same task run as it is now. A loaded result is kept, unless the task has run again."""
         latest = self.from_task_run_id(self.task_run_id)
-        if latest._version == self._version:
+        if self._shows(latest._version, latest._serialized_state):
             object.__setattr__(latest, "_result", self._result)
         return latest
 
@@ -418,6 +418,10 @@ class TaskRunView:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         # the same for all threads that ask at once
         return self.__dict__.setdefault("state", loaded_state(self._serialized_state))
+
+    def _shows(self, version: int, serialized_state: Any) -> bool:
+        """Whether this view shows the task run in a state; Prefect Server may give two states the same version."""
+        return bool(self._version == version and self._serialized_state == serialized_state)
 
     def _is(self, kind: Type[State]) -> bool:
         """Whether its state is of a kind, without deserialising it."""

@@ -49,7 +49,7 @@ def _told(found: List[api.Row], labels: Iterable[str], since_minutes: int) -> st
         agent
         for agent in agents
         # an agent with labels does not take a flow run without labels
-        if wanted <= set(agent["labels"]) and bool(wanted) == bool(agent["labels"])
+        if wanted <= set(agent["labels"] or ()) and bool(wanted) == bool(agent["labels"])
     ]
     able = [agent for agent in matching if agent in healthy]
 

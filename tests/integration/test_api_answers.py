@@ -106,6 +106,8 @@ def test_an_answer_ends_in_time_and_in_little_memory(send: Any) -> None:
 
 RUN = {
     "id": SOMETHING,
+    "state": "Success",
+    "created": "2026-11-25T00:00:00+00:00",
     "name": "otter",
     "flow_id": SOMETHING,
     "flow": {"name": "f"},
@@ -151,7 +153,9 @@ RUN = {
 def test_an_answer_of_another_shape_is_one_line_and_exit_code_4(body: bytes) -> None:
     with answering(200, body):
         ended = CliRunner().invoke(main, ["tree", SOMETHING])
-    assert (ended.exit_code, len(ended.output.strip().splitlines())) == (4, 1)
+    # whether it answers is told apart from what is wrong with the answer
+    lines = [line for line in ended.output.splitlines() if not line.startswith("The Prefect API ")]
+    assert (ended.exit_code, [line[:7] for line in lines]) == (4, ["Error: "])
 
 
 @pytest.mark.parametrize("body", [b'{"errors": ["no"]}', b'{"errors": 5}', b'{"errors": null}', b"[" * 200_000, b"[]"])
@@ -237,3 +241,34 @@ def test_redirects_without_an_end_are_one_clear_error() -> None:
     with writing(send), api.patience(2.0):
         ended = CliRunner().invoke(main, ["tree", SOMETHING])
     assert (ended.exit_code, ended.output.count("redirects")) == (4, 1)
+
+
+#: Clears the screen
+ESCAPE = "\x1b[2J"
+
+TASK_RUN = {
+    "id": f"{ESCAPE}id",
+    "name": ESCAPE,
+    "task": {"id": ESCAPE, "slug": ESCAPE},
+    "map_index": -1,
+    "serialized_state": {"type": "Success", "message": ESCAPE},
+    "flow_run_id": f"{ESCAPE}id",
+    "version": 1,
+    "start_time": None,
+    "state_timestamp": None,
+    "created": "2026-11-25T00:00:00+00:00",
+}
+
+
+@pytest.mark.parametrize("command", ["list", "list -o wide", "list -o name", "list --json", "tree", "cancel"])
+def test_ids_of_a_backend_are_escaped_in_every_command(command: str) -> None:
+    """Those of another backend may be any text."""
+    context = {"prefect_taskrun_tasks": {"parent_flow_run_id": f"{ESCAPE}id"}}
+    run = {**RUN, "context": context, "id": f"{ESCAPE}id", "name": f"otter{ESCAPE}", "flow": {"name": ESCAPE}}
+    count = {"aggregate": {"count": 1}}
+    data = {"flow_run": [run], "task_run": [TASK_RUN], "flow_run_aggregate": count, "task_run_aggregate": count}
+    with answering(200, json.dumps({"data": data}).encode()):
+        ended = CliRunner().invoke(main, [*command.split(), "--flow-run-name", "otter"])
+    assert "x1b[2Jid" in ended.output or "u001b[2Jid" in ended.output
+    assert "\x1b" not in ended.output
+    assert isinstance(ended.exception, (SystemExit, type(None)))

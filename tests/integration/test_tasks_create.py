@@ -326,3 +326,11 @@ def test_a_flow_run_is_cancelled_within_a_flow(lib: Any) -> None:
     assert state.is_successful(), state
     found = prefect.Client().get_flow_run_state(state.result[child].result)
     assert type(found).__name__ in ("Cancelling", "Cancelled")
+
+
+@pytest.mark.parametrize("value", [datetime.now(), pendulum.now().date(), {1}, b"x", {"deep": [{2}]}], ids=str)
+@pytest.mark.parametrize(("kind", "named"), [("parameters", "parameter 'x'"), ("context", "context variable 'x'")])
+def test_what_is_not_json_is_refused_by_name_and_with_what_to_pass(kind: str, named: str, value: Any) -> None:
+    """Prefect's task raises the words of the JSON module, which name no parameter."""
+    with pytest.raises(TypeError, match=f"The {named} of 'child' cannot be sent as JSON: .* Pass text"):
+        ours.create_flow_run.run(flow_name="child", **{kind: {"x": value}})

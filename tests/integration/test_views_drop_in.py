@@ -14,9 +14,10 @@ from prefect import Flow, Parameter, task
 from prefect.engine.state import Failed, Running, Scheduled, Success
 from prefect.exceptions import ClientError
 from prefect.run_configs import UniversalRun
+from pytest_mock import MockerFixture
 
 import prefect_taskrun_tasks as ours
-from prefect_taskrun_tasks.server import Backend
+from prefect_taskrun_tasks.server import Backend, tables
 
 NOBODY = "4f6b3c1e-0000-4000-8000-000000000000"
 
@@ -304,13 +305,39 @@ def test_all_task_runs_are_found_the_kept_ones_included(lib: Any, run: DrivenRun
 
 
 @both
-def test_ids_of_task_runs_are_kept_once_the_flow_run_has_finished(lib: Any, run: DrivenRun) -> None:
+def test_ids_of_task_runs_are_looked_up_once_if_the_flow_run_has_finished(
+    lib: Any, run: DrivenRun, mocker: MockerFixture
+) -> None:
     running = lib.FlowRunView.from_flow_run_id(run.id)
-    assert running.get_task_run_ids() is not running.get_task_run_ids()
+    ids = running.get_task_run_ids()
     run.enter(Success())
     finished = running.get_latest()
-    assert finished.get_task_run_ids() is finished.get_task_run_ids()
-    assert sorted(finished.get_task_run_ids()) == sorted(running.get_task_run_ids())
+    assert sorted(finished.get_task_run_ids()) == sorted(ids)
+    posted = mocker.spy(prefect.Client, "post")
+    assert sorted(finished.get_task_run_ids()) == sorted(ids)
+    assert posted.call_count == 0
+
+
+def test_the_list_of_ids_is_the_callers_own(run: DrivenRun) -> None:
+    """Prefect's view gives away its own list, which a caller's `append` changes."""
+    finished = ours.FlowRunView.from_flow_run_id(run.enter(Success()).id)
+    finished.get_task_run_ids().append("mine")
+    assert "mine" not in finished.get_task_run_ids()
+
+
+def test_a_loaded_result_is_not_kept_for_another_state_of_the_same_version(backend: Backend, run: DrivenRun) -> None:
+    """Prefect Server gives two states the same version if two writers read the same one."""
+    view = ours.TaskRunView.from_task_run_id(run.task_returns("inc-1", 6))
+    assert view.get_result() == 6
+    of_run = ours.FlowRunView.from_flow_run_id(run.id)
+    assert of_run.get_task_run(task_run_id=view.task_run_id).get_result() == 6
+    run.task_returns("inc-1", 7)
+    runs = tables.task_run
+    with backend._database.write() as tx:
+        tx.update(runs, runs.c.id == view.task_run_id, version=view._version)
+    assert view.get_latest().get_result() == 7
+    [found] = of_run.get_all_task_runs(task_slug="inc-1")
+    assert found.get_result() == 7
 
 
 @both

@@ -1,5 +1,6 @@
 """What a watched flow run shows, and when."""
 
+import json
 import logging
 import re
 from datetime import timedelta
@@ -9,6 +10,7 @@ from typing import Any, Iterator, List, Tuple
 import pendulum
 import prefect
 import pytest
+from answering import answering
 from driven import DrivenRun, NewUrl, register, shared_backend
 from implementations import PREFECT, both
 from prefect import Flow, task
@@ -258,6 +260,14 @@ def said(labels: Any, since_minutes: int = 1) -> Tuple[str, str]:
     theirs, mine = [lib.check_for_compatible_agents(labels, since_minutes) for lib in (PREFECT, ours)]
     # Prefect writes a set, and once forgets a word
     return theirs.replace("{", "[").replace("}", "]").replace("] deploy your", "] to deploy your"), mine
+
+
+def test_an_agent_whose_labels_are_null_has_none() -> None:
+    """Prefect's fails with a TypeError."""
+    answer = {"agent": [{"id": "id", "name": "null", "labels": None, "last_queried": pendulum.now("utc").isoformat()}]}
+    with answering(200, json.dumps({"data": answer}).encode()):
+        assert "(null) has matching labels" in ours.check_for_compatible_agents([])
+        assert "do not have an agent with labels ['x']" in ours.check_for_compatible_agents(["x"])
 
 
 def test_the_same_is_said_of_agents(backend: Backend) -> None:

@@ -16,6 +16,7 @@ from prefect_taskrun_tasks import TaskRunView
 from prefect_taskrun_tasks.cli import main
 from prefect_taskrun_tasks.cli.record import record
 from prefect_taskrun_tasks.cli.result import in_json
+from prefect_taskrun_tasks.views.span import Span
 
 
 def _commands(group: click.Group, *path: str) -> Iterator[List[str]]:
@@ -74,7 +75,8 @@ def test_a_task_run_that_took_no_time_is_json_too() -> None:
         "start_time": noon,
         "state_timestamp": noon,
     }
-    assert json.loads(json.dumps(record(TaskRunView._from_task_run_data(row))))["runtime"] == 0
+    view = TaskRunView._from_task_run_data(row)
+    assert json.loads(json.dumps(record(view, Span(view.start_time, view.end_time))))["runtime"] == 0
 
 
 def test_the_garbage_collector_leaves_alone_what_a_backend_starts_with(tmp_path: Path, mocker: MockerFixture) -> None:

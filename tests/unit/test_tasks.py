@@ -1,6 +1,7 @@
 """Tasks as parts of a flow, without a backend."""
 
 import inspect
+import pickle
 from datetime import timedelta
 from typing import Any, Dict, List, Optional
 
@@ -113,6 +114,23 @@ def test_tasks_get_the_slugs_that_callers_know(lib: Any) -> None:
         "get_task_run_result-1",
         "wait_for_flow_run-1",
     ]
+
+
+@both
+def test_a_task_made_of_another_tasks_run_has_the_names_of_prefects(lib: Any) -> None:
+    """Flows make tasks so to give them retries of their own."""
+    with Flow("f") as flow:
+        for name in TASKS:
+            task(getattr(lib, name).run, max_retries=3, retry_delay=timedelta(seconds=1))("x", "y")
+    assert slugs(flow) == sorted(f"{name}-1" for name in TASKS)
+    assert set(TASKS) <= {each.name for each in flow.tasks}
+
+
+@pytest.mark.parametrize("dumps", [pickle.dumps, cloudpickle.dumps])
+@pytest.mark.parametrize("name", [*TASKS, "cancel_flow_run", "map_flow_run"])
+def test_the_run_of_a_task_survives_pickling(name: str, dumps: Any) -> None:
+    run = pickle.loads(dumps(getattr(ours, name).run))
+    assert run.__func__ is getattr(ours, name).run.__func__
 
 
 @both
