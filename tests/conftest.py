@@ -54,6 +54,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--faulted-runs", type=int, default=3, help="how many runs tests/soak has (default: 3)")
     parser.addoption("--kills", type=int, default=4, help="how often tests/soak kills the backend (default: 4)")
     parser.addoption("--week-runs", type=int, default=140, help="how many runs tests/soak has in a week (default: 140)")
+    help = "how many flow runs are watched whose log lines come late (default: 40)"
+    parser.addoption("--watched-runs", type=int, default=40, help=help)
     help = "how many requests tests/soak makes up for each kind of database (default: 150)"
     parser.addoption("--examples", type=int, default=150, help=help)
 

@@ -11,7 +11,7 @@ from .wait import Wait
 #: Flow runs so few that each of their states is told at once, and not only the last one
 FEW = 10
 
-LOG_FIELDS = f"{api.FIELDS['log']} flow_run_id task_run_id"
+LOG_FIELDS = f"{api.FIELDS['log']} name flow_run_id task_run_id"
 
 _RUN_FIELDS = f"{api.FIELDS['flow_run']} version state"
 

@@ -14,17 +14,13 @@ from ..errors import TaskRunError
 from ..views import FlowRunLog, FlowRunView
 from .agents import tell_of_agents
 from .deadline import LONGEST_WAIT, Deadline, Timeout
+from .last_lines import LastLines
+from .question import LOG_FIELDS
 from .waits import Waits
 from .watcher import LATE
 
 #: Seconds before a warning that no agent has taken the flow run, and between two of them
 AGENT_WARNING, NEXT_AGENT_WARNING = 15.0, 30.0
-
-#: Seconds for which the last logs of a finished flow run are awaited: its process uploads them as it exits
-LAST_LOGS = 2.0
-
-#: How long before the last state a log may be the last one
-LAST_LINE = timedelta(seconds=0.25)
 
 #: Of the last lines that were told, how many are marked one by one, at most, and by how much of their ids
 MOST_LINES, ID = 100, 8
@@ -41,8 +37,9 @@ def watch_flow_run(
 ) -> Iterator[FlowRunLog]:
     """What happens to a flow run, as it happens, until it has finished.
 
-    Drop-in for `prefect.backend.flow_run.watch_flow_run`. Logs that are uploaded late are not lost, those that are
-    uploaded after the last state included.
+    Drop-in for `prefect.backend.flow_run.watch_flow_run`. Logs that are uploaded late are not lost, also if that is
+    after the final state: the watch ends when the log is complete, see `LastLines`. Until then it holds the final state
+    back, so that no earlier line comes after it.
 
     Args:
         flow_run_id: UUID of the flow run.
@@ -110,7 +107,9 @@ class Watch:
         self._lines: Set[int] = set()
         #: the last lines: their times, and what their ids begin with
         self._recent: List[Tuple[pendulum.DateTime, str]] = []
-        self._next_agent_warning = monotonic() + AGENT_WARNING
+        self._last_lines = LastLines()
+        self._since = monotonic()
+        self._next_agent_warning = self._since + AGENT_WARNING
 
     @property
     def seen(self) -> FlowRunView:
@@ -124,24 +123,44 @@ class Watch:
             deadline, states=self._stream_states, logs=self._stream_logs, before_poll=self._before_poll
         ) as waits:
             waits.add(self.flow_run_id)
-            ended: Optional[float] = None
-            for _, news in waits.news():
-                entries: List[FlowRunLog] = []
-                if news and news.row:
-                    is_first = self._seen is None
-                    self._seen = FlowRunView._from_flow_run_data(news.row)
-                    if is_first and self._seen.state.is_finished() and not self._is_resumed:
-                        yield from self._summary()
-                        return
-                    entries += self._new_states()
-                if news:
-                    entries += self._new_logs(news.logs)
-                entries += self._agent_warning()
-                yield from sorted(entries)
-                if self._seen and self._seen.state.is_finished():
-                    ended = ended or monotonic()
-                    if not self._stream_logs or self._has_last_logs() or monotonic() > ended + LAST_LOGS:
-                        return
+            # what has come since the final state
+            held: List[FlowRunLog] = []
+            try:
+                for _, news in waits.news():
+                    if news and news.row:
+                        is_first = self._seen is None
+                        self._seen = FlowRunView._from_flow_run_data(news.row)
+                        if is_first and self._seen.state.is_finished() and not self._is_resumed:
+                            held += self._summary()
+                            break
+                        held += self._new_states()
+                    if news:
+                        held += self._new_logs(news.logs)
+                    held += self._agent_warning()
+                    if not self._is_finished():
+                        yield from sorted(held)
+                        held = []
+                    elif not self._stream_logs:
+                        break
+                    elif self._last_lines.are_stored(self._began()):
+                        held += self._new_logs(self._all_logs())
+                        break
+            except Exception:
+                yield from sorted(held)
+                raise
+            yield from sorted(held)
+
+    def _is_finished(self) -> bool:
+        return self._seen is not None and self._seen.state.is_finished()
+
+    def _began(self) -> Optional[pendulum.DateTime]:
+        """When the flow run was last Running."""
+        return max((state.timestamp for state in self.seen.states if state.is_running()), default=None)
+
+    def _all_logs(self) -> List[api.Row]:
+        """All lines of the log: some may have been uploaded later than the poll for new ones expects."""
+        where = {"flow_run_id": {"_eq": self.flow_run_id}}
+        return [row for page in api.pages("log", where, fields=LOG_FIELDS) for row in page]
 
     def _summary(self) -> List[FlowRunLog]:
         message = f"Your flow run finished {self.seen.updated_at.diff_for_humans()}"
@@ -150,6 +169,8 @@ class Watch:
     def _new_states(self) -> List[FlowRunLog]:
         states = self.seen.states[self._states :]
         self._states += len(states)
+        if states and self._is_finished():
+            self._last_lines.finish()
         if not self._stream_states:
             return []
         told = self._after.state
@@ -163,6 +184,7 @@ class Watch:
     def _new_logs(self, rows: Iterable[api.Row]) -> List[FlowRunLog]:
         logs = [(FlowRunLog.from_dict(row), row) for row in rows if hash(row["id"]) not in self._lines]
         self._lines.update(hash(row["id"]) for _, row in logs)
+        self._last_lines.add(row for _, row in logs)
         self._recent = sorted([*self._recent, *((log.timestamp, row["id"][:ID]) for log, row in logs)])
         if logs:
             self._turn_page()
@@ -184,20 +206,13 @@ class Watch:
         self._recent = late
         self.bookmark = self.bookmark._replace(lines=frozenset(id for _, id in late))
 
-    def _has_last_logs(self) -> bool:
-        """Whether the flow run's last line has been seen, which its process logs just before the last state.
-
-        See `determine_final_state` in prefect 1.4.1's engine/flow_runner.py.
-        """
-        return bool(self._recent) and self._recent[-1][0] > self.seen.states[-1].timestamp - LAST_LINE
-
     def _agent_warning(self) -> List[FlowRunLog]:
         if self._seen is None or not self._stream_states or monotonic() < self._next_agent_warning:
             return []
         state = self._seen.state
         if state.is_running() or state.is_submitted() or state.is_finished():
             return []
-        waited = round(monotonic() - self._next_agent_warning + AGENT_WARNING)
+        waited = round(monotonic() - self._since)
         self._next_agent_warning = monotonic() + NEXT_AGENT_WARNING
         message = f"It has been {waited} seconds and your flow run has not been submitted by an agent."
         # a Prefect API that is away just now must not end the watch, or hold it up

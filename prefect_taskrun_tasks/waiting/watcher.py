@@ -18,7 +18,7 @@ from ..views.history import instant
 from . import cycles
 from .pace import wait_share_of_quiet
 from .question import LOG_FIELDS, question
-from .wait import LASTING, Wait, is_finished
+from .wait import LASTING, Wait
 
 #: Seconds between two looks at least, unless somebody wants less; well under what people notice. Where there are more
 #: than `CROWD` waits they follow each other less closely in proportion, or else each change would cost a request
@@ -37,7 +37,8 @@ BUSIEST = 1.0
 #: Seconds between two looks at states and logs on the way, where the backend tells of the last state by itself
 ON_THE_WAY = 1.0
 
-#: How long after its time a log line may come to light; a flow run uploads every 5 s. Later ones are told in the end
+#: How long after its time a log line may come to light; a flow run uploads every 5 s. A watch reads the later ones when
+#: the flow run has finished
 LATE = timedelta(seconds=15)
 
 _logger = get_logger(__name__)
@@ -209,11 +210,6 @@ class Watcher:
         if len(logs) == api.PAGE:
             # there may be more
             logs = _all_logs(variables["logs"])
-        known = {wait.flow_run_id for wait in waits if wait.logs and not wait.is_new}
-        ended = sorted(id for id in known & set(rows) if is_finished(rows[id]))
-        if ended:
-            # once more from the beginning, for what came later than it should
-            logs = logs + _all_logs({"flow_run_id": {"_in": ended}})
         by_run: Dict[str, List[api.Row]] = {}
         for log in logs:
             by_run.setdefault(log["flow_run_id"], []).append(log)

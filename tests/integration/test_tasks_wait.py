@@ -20,7 +20,7 @@ from prefect.engine.state import Cancelled, Failed, Running, State, Success, Tim
 import prefect_taskrun_tasks as ours
 from prefect_taskrun_tasks import errors
 from prefect_taskrun_tasks.server import Backend
-from prefect_taskrun_tasks.waiting import watch as watch_module
+from prefect_taskrun_tasks.waiting import last_lines
 
 NOBODY = "4f6b3c1e-0000-4000-8000-000000000000"
 
@@ -62,7 +62,7 @@ def run(flow_id: str) -> DrivenRun:
 @pytest.fixture(autouse=True)
 def no_last_logs(monkeypatch: Any) -> None:
     """Nobody uploads logs after the end here."""
-    monkeypatch.setattr(watch_module, "LAST_LOGS", 0.0)
+    monkeypatch.setattr(last_lines, "QUIET", 0.0)
 
 
 @contextmanager

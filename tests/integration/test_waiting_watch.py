@@ -19,7 +19,7 @@ from prefect.engine.state import Cancelling, Failed, Queued, Running, Submitted,
 import prefect_taskrun_tasks as ours
 from prefect_taskrun_tasks import errors
 from prefect_taskrun_tasks.server import Backend
-from prefect_taskrun_tasks.waiting import Deadline
+from prefect_taskrun_tasks.waiting import Deadline, last_lines
 from prefect_taskrun_tasks.waiting import watch as watch_module
 
 NOBODY = "4f6b3c1e-0000-4000-8000-000000000000"
@@ -53,7 +53,7 @@ def run(flow_id: str) -> DrivenRun:
 @pytest.fixture(autouse=True)
 def no_last_logs(monkeypatch: Any) -> None:
     """Most tests upload no logs after the end."""
-    monkeypatch.setattr(watch_module, "LAST_LOGS", 0.0)
+    monkeypatch.setattr(last_lines, "QUIET", 0.0)
 
 
 def messages(logs: Any) -> List[str]:
@@ -161,16 +161,17 @@ def test_a_watch_goes_on_where_it_or_another_was_left(run: DrivenRun) -> None:
     ]
 
 
-def test_a_log_that_is_uploaded_after_the_last_state_is_shown(run: DrivenRun, monkeypatch: Any) -> None:
+def test_a_log_that_is_uploaded_after_the_last_state_is_shown_before_it(run: DrivenRun, monkeypatch: Any) -> None:
     # Prefect's stops at once
-    monkeypatch.setattr(watch_module, "LAST_LOGS", 20.0)
+    monkeypatch.setattr(last_lines, "QUIET", 20.0)
     run.enter(Running())
     watch = ours.watch_flow_run(run.id)
     assert messages([next(watch), next(watch)])[-1] == "Entered state <Running>: None"
+    before = pendulum.now("utc").isoformat()
     run.enter(Success("Done."))
-    assert next(watch).message == "Entered state <Success>: Done."
-    run.log("Famous last words.")
-    assert messages(watch) == ["Famous last words."]
+    run.log("Famous last words.", timestamp=before)
+    run.log("Flow run SUCCESS: all reference tasks succeeded", timestamp=before)
+    assert messages(watch)[0] == "Famous last words."
 
 
 def test_logs_of_a_clock_that_goes_ahead_are_shown(run: DrivenRun) -> None:
@@ -236,6 +237,16 @@ def test_a_flow_run_that_no_agent_takes_is_warned_about(run: DrivenRun, monkeypa
     assert next(watch).message == "still waiting"
     run.enter(Success())
     assert messages(watch) == ["Entered state <Success>: None"]
+
+
+def test_the_warning_says_how_long_the_flow_run_has_been_watched(run: DrivenRun, monkeypatch: Any) -> None:
+    monkeypatch.setattr(watch_module, "AGENT_WARNING", 1.0)
+    monkeypatch.setattr(watch_module, "NEXT_AGENT_WARNING", 1.0)
+    watch = ours.watch_flow_run(run.id, stream_logs=False, timeout=60)
+    warnings = islice((log.message for log in watch if log.level == logging.WARNING), 3)
+    waited = [int(re.findall(r"It has been (\d+) seconds", message)[0]) for message in warnings]
+    assert waited == sorted(set(waited))
+    assert waited[0] >= 1
 
 
 @pytest.mark.parametrize("state", [Submitted(), Running()], ids=repr)
