@@ -10,11 +10,24 @@ import signal
 import sys
 import threading
 import traceback
-from subprocess import Popen, TimeoutExpired
+from collections import Counter
+from contextlib import suppress
+from subprocess import DEVNULL, Popen, TimeoutExpired
 from time import monotonic
+from typing import Dict
 
+import psutil
 from prefect.agent.local import LocalAgent
+from prefect.run_configs import LocalRun, UniversalRun
+from prefect.serialization.run_config import RunConfigSchema
+from prefect.serialization.storage import StorageSchema
+from prefect.storage import Docker
 from prefect.utilities.graphql import GraphQLResult
+
+from . import api
+from .process_end import LostFlowRun
+from .waiting.agents import ANY_LABELS
+from .waiting.last_lines import AGENT, PROCESS_ENDED
 
 #: Seconds that flow runs have to end after an interrupt, before they are killed
 GRACE = 5.0
@@ -25,29 +38,119 @@ def _interrupt_at_end_of_input() -> None:
     os.kill(os.getpid(), signal.SIGINT)
 
 
-class _Agent(LocalAgent):
-    """Takes its flow runs along when it ends, and says when one is killed, which others notice after ten minutes."""
+class CannotExecute(Exception):
+    """This machine has no way to execute the flow run."""
 
-    _is_ending = False
+
+class _Agent(LocalAgent):
+    """Takes flow runs with any labels, takes them along when it ends, and settles those whose process has ended early.
+
+    It sends the heartbeats of its flow runs itself, for as long as their processes live. Prefect's heartbeat process
+    outlives a flow run that is killed, and says for ever that the flow run is alive (Prefect issue 2834).
+    """
+
+    def __init__(self, address: str) -> None:
+        super().__init__(name=AGENT, labels=[ANY_LABELS], hostname_label=False, agent_address=address)
+        self._is_ending = False
+        #: process that has not ended, or whose end has not been looked into -> UUID of its flow run
+        self._flow_runs: Dict[Popen[bytes], str] = {}
+        #: UUID of a flow run -> how often it was started again after its process was lost
+        self._restarts: Counter[str] = Counter()
+        self._settling = threading.Lock()
+        self._id = ""
+
+    def _register_agent(self) -> str:
+        self._id = super()._register_agent()
+        return self._id
+
+    def heartbeat(self) -> None:
+        """Says for each process that lives that its flow run does; called every minute."""
+        for process, flow_run_id in list(self._flow_runs.items()):
+            if process.poll() is None:
+                self.client.update_flow_run_heartbeat(flow_run_id)
 
     def deploy_flow(self, flow_run: GraphQLResult) -> str:
-        started: str = super().deploy_flow(flow_run)
-        [process] = [each for each in list(self.processes) if started.endswith(f" {each.pid}")]
-        threading.Thread(target=self._tell_if_killed, args=(process, flow_run.id), daemon=True).start()
-        return started
+        """Starts the process of a flow run.
 
-    def _tell_if_killed(self, process: "Popen[bytes]", flow_run_id: str) -> None:
+        Raises:
+            CannotExecute: this machine cannot; the flow run then fails with this reason.
+        """
+        run_config = self._local_run(flow_run)
+        storage = StorageSchema().load(flow_run.flow.storage)
+        if isinstance(storage, Docker):
+            raise CannotExecute(
+                "This flow is stored in a Docker image, and this agent executes flow runs as processes of its own "
+                "machine. Register the flow with another storage, such as Local(), or run it with a Docker or "
+                "Kubernetes agent."
+            )
+        if run_config.working_dir and not os.path.isdir(run_config.working_dir):
+            raise CannotExecute(
+                f"The working_dir {run_config.working_dir!r} of this flow run's run config is not a folder of this "
+                "machine. Create it, or give another one."
+            )
+        process = Popen(
+            [sys.executable, "-m", "prefect", "execute", "flow-run"],
+            stdin=DEVNULL,
+            stdout=DEVNULL,
+            stderr=DEVNULL,
+            env={**self.populate_env_vars(flow_run, run_config), "PREFECT__CLOUD__HEARTBEAT_MODE": "off"},
+            cwd=run_config.working_dir,
+        )
+        self._flow_runs[process] = flow_run.id
+        threading.Thread(target=self._wait_for, args=(process,), daemon=True).start()
+        return f"PID: {process.pid}"
+
+    def _local_run(self, flow_run: GraphQLResult) -> LocalRun:
+        run_config = RunConfigSchema().load(flow_run.run_config) if flow_run.run_config else UniversalRun()
+        if isinstance(run_config, UniversalRun):
+            return LocalRun(env=run_config.env, labels=run_config.labels)
+        if not isinstance(run_config, LocalRun):
+            kind = type(run_config).__name__
+            raise CannotExecute(
+                f"This flow run has a {kind} as its run config, and this agent executes flow runs as processes of its "
+                f"own machine. Give it a LocalRun or UniversalRun, or run it with an agent for {kind}."
+            )
+        return run_config
+
+    def _wait_for(self, process: "Popen[bytes]") -> None:
         code = process.wait()
-        if code >= 0 or self._is_ending:
+        if self._is_ending:
             return
-        message = (
-            f"The process of this flow run (PID {process.pid}) was killed by {signal.Signals(-code).name}. If nobody "
-            "did that, the machine may be out of memory. In about ten minutes, what was running fails or is retried, "
-            "and the rest goes on. Who does not want to wait for that cancels the flow run."
-        )
-        self.client.write_run_logs(
-            [{"flow_run_id": flow_run_id, "name": "agent", "level": "ERROR", "message": message}]
-        )
+        try:
+            # one at a time: two processes of one flow run must not be settled at once
+            with self._settling:
+                self._look_into(process, code)
+        except Exception:
+            # the services of the backend settle it later
+            self.logger.exception(f"The end of process {process.pid} could not be looked into.")
+        finally:
+            del self._flow_runs[process]
+
+    def _look_into(self, process: "Popen[bytes]", code: int) -> None:
+        flow_run_id = self._flow_runs[process]
+        begins = PROCESS_ENDED.format(process.pid)
+        lost = LostFlowRun.find(flow_run_id, self._id)
+        if lost is None or self._has_another(process):
+            how = f"was killed by {_signal(code)}" if code < 0 else f"has ended with exit code {code}"
+            self._log(flow_run_id, "DEBUG", f"{begins}{how}.")
+            return
+        _kill_rest(flow_run_id)
+        if code < 0:
+            hint = " If nobody did that, the machine may be out of memory." if -code == signal.SIGKILL else ""
+            reason = f"{begins}was killed by {_signal(code)}.{hint}"
+        else:
+            reason = f"{begins}has ended with exit code {code} before the flow run has."
+        done = lost.settle(reason, self._restarts)
+        self._log(flow_run_id, "ERROR", f"{reason} {done}")
+
+    def _has_another(self, process: "Popen[bytes]") -> bool:
+        """Whether the flow run has been given another process meanwhile."""
+        flow_run_id = self._flow_runs[process]
+        others = [other for other, id in list(self._flow_runs.items()) if id == flow_run_id and other is not process]
+        return flow_run_id in self.submitting_flow_runs or any(other.poll() is None for other in others)
+
+    def _log(self, flow_run_id: str, level: str, message: str) -> None:
+        api.write_logs([{"flow_run_id": flow_run_id, "name": AGENT, "level": level, "message": message}])
 
     def on_shutdown(self) -> None:
         """Ends all processes of this one's group, itself included."""
@@ -60,13 +163,30 @@ class _Agent(LocalAgent):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         os.killpg(0, signal.SIGINT)
         deadline = monotonic() + GRACE
-        for process in list(self.processes):
+        for process in list(self._flow_runs):
             try:
                 process.wait(max(0.0, deadline - monotonic()))
             except TimeoutExpired:
                 break
-        # what is left: flow runs that ignore interrupts, and heartbeats of those that were killed
+        # flow runs that ignore interrupts, and processes that flow runs have started
         os.killpg(0, signal.SIGKILL)
+
+
+def _signal(code: int) -> str:
+    """The name of the signal that an exit code of `Popen` stands for."""
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"signal {-code}"
+
+
+def _kill_rest(flow_run_id: str) -> None:
+    """Kills the processes that a process of a flow run has left, such as workers that go on with its task runs."""
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            is_own = os.getpgid(process.pid) == os.getpgid(0)
+            if is_own and process.environ().get("PREFECT__CONTEXT__FLOW_RUN_ID") == flow_run_id:
+                process.kill()
 
 
 def main(address: str) -> None:
@@ -75,7 +195,7 @@ def main(address: str) -> None:
     # a shell that starts a command in the background has it ignore interrupts; this one must end by one, even if it
     # comes before the agent has its own handler for it
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    agent = _Agent(agent_address=address)
+    agent = _Agent(address)
     threading.Thread(target=_interrupt_at_end_of_input, name="end-of-input", daemon=True).start()
     agent.start()
 

@@ -14,6 +14,7 @@ from typing import Any, Callable, Dict, FrozenSet, Iterator, List, Optional, Seq
 import prefect
 import requests
 import urllib3
+from prefect.engine.state import State
 from prefect.exceptions import AuthorizationError, ClientError
 from prefect.utilities.logging import get_logger
 from requests.exceptions import ChunkedEncodingError
@@ -594,6 +595,30 @@ def write_logs(logs: List[Row]) -> None:
         except ValueError as error:
             # what prefect.Client makes of an answer that it was not done
             raise ClientError(str(error)) from error
+
+
+def set_flow_run_state(flow_run_id: str, state: State) -> None:
+    """Sets the state of a flow run, as `prefect.Client.set_flow_run_state` does.
+
+    Raises:
+        BackendUnreachable: no answer.
+        prefect.exceptions.ClientError: the API refused.
+    """
+    client = _Client()
+    with _reaching(client, f"setting the state of flow run {flow_run_id!r}"):
+        client.set_flow_run_state(flow_run_id, state)
+
+
+def set_task_run_state(task_run_id: str, state: State) -> None:
+    """Sets the state of a task run, as `prefect.Client.set_task_run_state` does.
+
+    Raises:
+        BackendUnreachable: no answer.
+        prefect.exceptions.ClientError: the API refused.
+    """
+    client = _Client()
+    with _reaching(client, f"setting the state of task run {task_run_id!r}"):
+        client.set_task_run_state(task_run_id, state)
 
 
 def cancel_flow_run(flow_run_id: str) -> bool:

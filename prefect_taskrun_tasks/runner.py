@@ -22,7 +22,7 @@ from . import api
 from .errors import NotFound
 from .server import Backend
 from .views import FlowRunLog, FlowRunView, FlowView
-from .waiting import watch_flow_run
+from .waiting import LONGEST_WAIT, Bookmark, Deadline, Watch
 
 #: Seconds for the agent to stop its flow runs and itself
 AGENT_GRACE = 10.0
@@ -172,7 +172,9 @@ class LocalRunner:
         with self._configured():
             FlowView.from_flow_id(flow_id).check_parameters(parameters or {})
             flow_run_id = api.create_flow_run(flow_name, flow_id=flow_id, parameters=dict(parameters or {}))
-            for log in watch_flow_run(flow_run_id, before_poll=self._agent.check):
+            # from the beginning, also if the flow run has finished before the first poll
+            watch = Watch(flow_run_id, True, True, before_poll=self._agent.check, after=Bookmark())
+            for log in watch.until(Deadline(LONGEST_WAIT)):
                 on_log(log)
             return FlowRunView.from_flow_run_id(flow_run_id)
 

@@ -3,12 +3,16 @@
 from datetime import timedelta
 from functools import lru_cache
 from time import monotonic
-from typing import Any, Dict, Iterable, List
+from typing import Any, Dict, Iterable, List, Set
 
 import pendulum
 import prefect
 
 from .. import api
+
+#: The label of an agent that takes flow runs with any labels, and without, but for those that another agent takes. The
+#: embedded backend knows it (`server/rules/agents.py`), Prefect Server does not
+ANY_LABELS = "*"
 
 #: Seconds for which many waits share one look at the agents
 SHARED = 15.0
@@ -45,12 +49,7 @@ def _told(found: List[api.Row], labels: Iterable[str], since_minutes: int) -> st
     oldest = pendulum.now() - timedelta(minutes=since_minutes)
     agents = [{**agent, "seen": pendulum.parse(agent["last_queried"])} for agent in found if agent["last_queried"]]
     healthy = [agent for agent in agents if agent["seen"] >= oldest]
-    matching = [
-        agent
-        for agent in agents
-        # an agent with labels does not take a flow run without labels
-        if wanted <= set(agent["labels"] or ()) and bool(wanted) == bool(agent["labels"])
-    ]
+    matching = [agent for agent in agents if _fits(wanted, set(agent["labels"] or ()))]
     able = [agent for agent in matching if agent in healthy]
 
     if len(able) > 1:
@@ -76,6 +75,11 @@ def _told(found: List[api.Row], labels: Iterable[str], since_minutes: int) -> st
         "There are no healthy agents in your tenant and it does not look like an agent with the required labels has "
         f"been run recently. Start an agent with {wanted_blurb} to run your flow."
     )
+
+
+def _fits(wanted: Set[str], offered: Set[str]) -> bool:
+    # an agent with labels does not take a flow run without labels
+    return ANY_LABELS in offered or (wanted <= offered and bool(wanted) == bool(offered))
 
 
 def _described(agent: Dict[str, Any]) -> str:

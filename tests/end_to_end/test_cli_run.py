@@ -64,11 +64,12 @@ with Flow("noisy") as noisy:
     measured(Parameter("size"), Parameter("name", default="nobody"))
 """
 
-#: One flow in which all goes wrong that can
+#: A child whose process is killed, as the system does it when there is no memory left
 KILLED = """
 import os
 import signal
 from prefect import Flow, task
+from prefect_taskrun_tasks import create_flow_run, get_task_run_result
 
 @task
 def dies():
@@ -76,8 +77,12 @@ def dies():
 
 with Flow("killed") as killed:
     dies()
+
+with Flow("parent") as parent:
+    get_task_run_result(create_flow_run(flow_name="killed"), "dies-1")
 """
 
+#: One flow in which all goes wrong that can
 MISTAKES = """
 import prefect
 from prefect import Flow, task
@@ -348,14 +353,13 @@ def test_a_result_that_cannot_be_read_is_named_together_with_the_reason(
     assert "ValueError(" in line
 
 
-def test_a_flow_run_whose_process_is_killed_says_so_at_once(folder: Path, tmp_path: Path) -> None:
+def test_a_parent_goes_on_at_once_when_the_process_of_its_child_is_killed_and_says_why(folder: Path, run: Run) -> None:
     (folder / "killed.py").write_text(KILLED)
-    url = f"sqlite:///{tmp_path / 'prefect.db'}"
-    with started("prefect-taskrun", "run", folder / "killed.py", "--flow", "killed", "--database-url", url) as command:
-        eventually(lambda: "was killed by SIGKILL" in command.stderr)
-        # it takes along what its agent has started, which nobody else knows of
-        command.process.terminate()
-        assert command.exit_code() == 128 + signal.SIGTERM
+    process = run("killed.py", "--flow", "parent")
+    assert process.returncode == 1
+    ended = next(line for line in process.stderr.splitlines() if "get_task_run_result-1 ended in state Failed" in line)
+    assert "was killed by SIGKILL" in ended
+    assert "out of memory" in ended
 
 
 @pytest.fixture
@@ -415,8 +419,8 @@ def test_a_stopped_run_takes_everything_with_it_and_is_marked_as_cancelled(
 
 def test_a_killed_run_takes_everything_with_it(sleeping: Command) -> None:
     descendants, ports = sleeping.descendants(), _ports(sleeping)
-    # two flow runs, their heartbeats, and the agent
-    assert len(descendants) == 5
+    # two flow runs and the agent
+    assert len(descendants) == 3
     assert len(ports) == 2
     sleeping.process.kill()
     assert sleeping.exit_code() == -signal.SIGKILL

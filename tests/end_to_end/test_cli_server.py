@@ -106,6 +106,28 @@ def test_a_flow_run_can_be_executed_without_an_agent(server: Server) -> None:
     assert "Flow run succeeded!" in server.prefect("run", "--name", "child", "--execute")
 
 
+ALONE = """
+import psutil
+from prefect import Flow, task
+
+@task
+def nothing_would_outlive_it():
+    assert psutil.Process().children() == []
+
+with Flow("alone") as alone:
+    nothing_would_outlive_it()
+"""
+
+
+def test_a_flow_run_has_no_heartbeat_process_with_the_variables_that_are_printed(
+    server: Server, tmp_path: Path
+) -> None:
+    (tmp_path / "alone.py").write_text(ALONE)
+    server.prefect("create", "project", "of alone")
+    server.prefect("register", "-p", str(tmp_path / "alone.py"), "--project", "of alone")
+    assert "Flow run succeeded!" in server.prefect("run", "--name", "alone", "--execute")
+
+
 @pytest.mark.parametrize(
     ("command", "printed"),
     [

@@ -10,8 +10,6 @@ from prefect.engine.state import Pending, Scheduled
 
 from prefect_taskrun_tasks import FlowRunView, FlowView, api
 from prefect_taskrun_tasks.runner import LocalRunner
-from prefect_taskrun_tasks.server import services, tables
-from prefect_taskrun_tasks.server.clock import ago
 from prefect_taskrun_tasks.views.lineage import KEY
 
 #: A child that fails until a file exists, and says in another one each time that it is executed; and its parents
@@ -20,7 +18,6 @@ import os
 import signal
 from datetime import timedelta
 from pathlib import Path
-import psutil
 from prefect import Flow, Parameter, task, unmapped
 from prefect_taskrun_tasks import create_flow_run, get_task_run_result, map_flow_run, wait_for_flow_run
 
@@ -99,12 +96,10 @@ with Flow("restarting-parent-that-collects") as collects:
     need_all(results)
 
 def lose_process(folder):
-    # once, and together with the process that sends heartbeats: as when the machine goes down
+    # once
     lost = Path(folder) / "lost"
     if not lost.exists():
         lost.touch()
-        for process in psutil.Process().children(recursive=True):
-            process.kill()
         os.kill(os.getpid(), signal.SIGKILL)
 
 def create_child(folder):
@@ -285,41 +280,26 @@ def test_a_child_that_was_mended_and_registered_anew_runs_only_where_it_had_fail
 
 
 def _lost(flow_name: str, folder: Path) -> str:
-    """Begins a parent that loses its process when it has created its child, and blocks until the child has finished."""
+    """Begins a parent that loses its process when it has created its child, and blocks until both have finished."""
     flow_id = FlowView.from_flow_name(flow_name).flow_id
     parent: str = prefect.Client().create_flow_run(flow_id=flow_id, parameters={"folder": str(folder)})
-    eventually((folder / "lost").exists)
+    eventually(lambda: _view(parent).state.is_finished())
+    assert (folder / "lost").exists()
     eventually(lambda: [child["state"] for child in _children(parent)] == ["Success"])
-    assert _state(parent) == "Running"
     return parent
 
 
-def _miss_heartbeats(local_runner: LocalRunner, flow_run_id: str) -> None:
-    """What the backend does by itself when a flow run has sent no heartbeat for ten minutes."""
-    with local_runner.backend._database.write() as tx:
-        silent = ago(services.HEARTBEAT_TIMEOUT + 1)
-        tx.update(tables.flow_run, tables.flow_run.c.id == flow_run_id, heartbeat=silent)
-        services.kill_zombies(tx)
-        services.lazarus(tx)
-
-
 def test_a_task_that_is_retried_because_its_process_was_lost_finds_the_child_that_it_has_created(
-    local_runner: LocalRunner, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
     parent = _lost("restarting-parent-lost-while-it-creates", tmp_path)
-    _miss_heartbeats(local_runner, parent)
-    eventually(lambda: _view(parent).state.is_finished())
     assert _state(parent) == "Success"
     assert len(_children(parent)) == 1
     assert _executed(tmp_path) == ["good"]
 
 
-def test_a_parent_whose_process_was_lost_creates_no_second_child_when_it_is_begun_again(
-    local_runner: LocalRunner, tmp_path: Path
-) -> None:
+def test_a_parent_whose_process_was_lost_creates_no_second_child_when_it_is_begun_again(tmp_path: Path) -> None:
     parent = _lost("restarting-parent-lost-afterwards", tmp_path)
-    _miss_heartbeats(local_runner, parent)
-    eventually(lambda: _view(parent).state.is_finished())
     # without retries, what was running has failed
     assert _state(parent) == "Failed"
     assert _restart(parent) == "Success"

@@ -178,7 +178,8 @@ def test_logs_and_states_are_given_as_they_come(local_runner: LocalRunner, flows
     messages = [log.message for log in logs]
     assert "Entered state <Running>: Running flow." in messages
     assert "Beginning Flow run for 'double'" in messages
-    assert {log.level for log in logs} == {logging.INFO}
+    assert messages[-1].endswith("has ended with exit code 0.")
+    assert [log.level for log in logs] == [logging.INFO] * (len(logs) - 1) + [logging.DEBUG]
 
 
 SCHEDULED = """

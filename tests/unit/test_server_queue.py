@@ -223,3 +223,27 @@ def test_labels_that_were_stored_and_are_no_text_keep_no_other_run_from_its_agen
     odd, run_id = (stored.flow_run_id(tx, flow_id=flow_id) for _ in range(2))
     tx.update(tables.flow_run, tables.flow_run.c.id == odd, labels=labels)
     assert queue(tx) == [run_id]
+
+
+@pytest.mark.parametrize("labels", [[], ["gpu"], ["gpu", "tape"]], ids=str)
+def test_an_agent_for_any_labels_takes_flow_runs_with_and_without_labels(tx: Transaction, labels: List[str]) -> None:
+    run_id = stored.flow_run_id(tx, labels=labels)
+    assert queue(tx, labels=[agents.ANY_LABELS]) == [run_id]
+
+
+def test_an_agent_for_any_labels_leaves_flow_runs_to_agents_at_work_that_have_their_labels(tx: Transaction) -> None:
+    own, other = (agents.register_agent(tx, "LocalAgent", name=name, labels=["*"])["id"] for name in ("own", "other"))
+    flow_id = stored.flow_id(tx)
+    runs = [stored.flow_run_id(tx, flow_id=flow_id, labels=labels) for labels in ([], ["gpu"], ["tape"])]
+
+    def taken_by(agent_id: str, *labels: str) -> List[int]:
+        tx.agent_id = agent_id
+        return sorted(map(runs.index, queue(tx, labels=list(labels))))
+
+    assert taken_by(own, "*") == taken_by(other, "*") == [0, 1, 2]
+    gpu = agents.register_agent(tx, "LocalAgent", name="third", labels=["gpu"])["id"]
+    assert taken_by(gpu, "gpu") == [1]
+    assert taken_by(own, "*") == [0, 2]
+    # an agent that does not ask any more may be gone
+    tx.update(tables.agent, tables.agent.c.id == gpu, last_queried=ago(agents.AT_WORK + 1))
+    assert taken_by(own, "*") == [0, 1, 2]

@@ -206,7 +206,9 @@ def start(
         "Point Prefect at it with:\n"
         "    export PREFECT__BACKEND=server\n"
         f"    export PREFECT__SERVER__ENDPOINT={backend.url}\n"
-        f"    export PREFECT__SERVER__UI__ENDPOINT={backend.url}"
+        f"    export PREFECT__SERVER__UI__ENDPOINT={backend.url}\n"
+        # for agents: a heartbeat process would outlive a flow run that is killed, see docs/backend.md
+        "    export PREFECT__CLOUD__HEARTBEAT_MODE=thread"
     )
     if key:
         # where to find it, and not the key, which would stay on the screen and in logs

@@ -1,7 +1,7 @@
 """Agents, and the queue that they take flow runs from."""
 
 from datetime import timedelta
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Set
 
 from sqlalchemy import TIMESTAMP, and_, cast, func, not_, or_, select
 
@@ -12,6 +12,13 @@ from ..in_both import InBoth
 from ..transaction import Row, Transaction
 from .deferrals import BETWEEN_TASKS
 from .states import FINISHED, SCHEDULED
+
+#: The label of an agent that takes flow runs with any labels, and without, but for those that another agent takes
+ANY_LABELS = "*"
+
+#: Seconds since an agent has asked for work for which it counts as at work; as in
+#: `check_for_compatible_agents` in prefect 1.4.1's backend/flow_run.py
+AT_WORK = 60
 
 #: Flow runs in one answer of the queue
 QUEUE_LENGTH = 25
@@ -113,7 +120,8 @@ def get_runs_in_queue(
 ) -> Row:
     """Flow runs that an agent with `labels` should start: due ones, and running ones with a task run that is due.
 
-    A run keeps its place in the queue until its state changes.
+    An agent with the label ``*`` takes all that no other agent at work takes. A run keeps its place in the queue until
+    its state changes.
     """
     before, offered = before or now(), set(labels or [])
     runs, task_runs = tables.flow_run, tables.task_run
@@ -153,13 +161,14 @@ def get_runs_in_queue(
         .where(runs.c.tenant_id == tenant_id, or_(due, resumable))
         .order_by(runs.c.state_start_time.asc().nulls_last())
     )
+    others = _others_at_work(tx) if ANY_LABELS in offered else []
     ready: List[str] = []
     # labels are compared before the list is cut, so that runs for other agents cannot crowd out this one's
     for run in tx.connection.execute(queue).mappings():
         # early versions of this package have stored labels that are no text; they keep nobody else's runs back
         wanted = {str(each) for each in run["labels"] or []}
-        # a run without labels is for agents without labels
-        if wanted <= offered and bool(wanted) == bool(offered):
+        takes_any = ANY_LABELS in offered and not any(_fits(wanted, labels) for labels in others)
+        if takes_any or _fits(wanted, offered):
             ready.append(run["id"])
             if len(ready) == QUEUE_LENGTH:
                 break
@@ -168,3 +177,15 @@ def get_runs_in_queue(
         stale = agents.c.last_queried < ago(LAST_QUERIED_PRECISION)
         tx.update(agents, agents.c.id == tx.agent_id, stale, last_queried=now())
     return {"flow_run_ids": ready}
+
+
+def _fits(wanted: Set[str], offered: Set[str]) -> bool:
+    """Whether a flow run's labels are among an agent's. A run without labels is for agents without labels."""
+    return wanted <= offered and bool(wanted) == bool(offered)
+
+
+def _others_at_work(tx: Transaction) -> List[Set[str]]:
+    """The labels of each other agent that has asked for work lately."""
+    agents = tables.agent
+    lately = select(agents.c.id, agents.c.labels).where(agents.c.last_queried > ago(AT_WORK))
+    return [set(row["labels"] or []) for row in tx.rows(lately) if row["id"] != tx.agent_id]
