@@ -149,7 +149,7 @@ class Api:
                 data[field.key] = self._field(operation, field, asked)
             except Refused as refused:
                 data[field.key] = None
-                errors.append(_error(GraphQLError(str(refused), path=[field.key]), "INTERNAL_SERVER_ERROR"))
+                errors.append(_error(GraphQLError(str(refused), path=[field.key]), refused.CODE))
             except RecursionError:
                 data[field.key] = None
                 errors.append(_error(GraphQLError(NESTED, path=[field.key]), "INTERNAL_SERVER_ERROR"))

@@ -13,6 +13,7 @@ from starlette.responses import Response, StreamingResponse
 
 from .api import Api
 from .api_key import ApiKey
+from .errors import Outdated, Refused
 from .limits import Limits
 from .metrics import Requests
 from .news import Answered, News, is_empty, preferred_hold
@@ -24,6 +25,9 @@ _QUERY = re.compile(rb'"query"\s*:\s*"((?:[^"\\]|\\.)*)"')
 
 #: Seconds after which a request is logged as slow; Prefect's client waits for three times as long
 SLOW = 5.0
+
+#: Codes of the errors of rules that refuse something
+REFUSALS = (Refused.CODE, Outdated.CODE)
 
 
 def json_response(status: int, value: Any, headers: Optional[Mapping[str, str]] = None) -> Response:
@@ -45,8 +49,8 @@ def _kinds_of_error(answer: Any) -> Iterator[str]:
     for error in answer.get("errors") or ():
         extensions = error.get("extensions") or {}
         code = extensions.get("code", "refused")
-        # what went wrong inside the backend has an id; the other with this code is a rule's refusal
-        yield "failed" if "id" in extensions else "refused" if code == "INTERNAL_SERVER_ERROR" else code.lower()
+        # what went wrong inside the backend has an id; the others with these codes are a rule's refusals
+        yield "failed" if "id" in extensions else "refused" if code in REFUSALS else code.lower()
 
 
 def _ending(answer: Any) -> str:

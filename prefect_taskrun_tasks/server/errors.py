@@ -4,6 +4,19 @@
 class Refused(Exception):
     """A request that cannot be carried out, in words for the caller. The Prefect client matches on some of them."""
 
+    #: the code of the error that the caller gets
+    CODE = "INTERNAL_SERVER_ERROR"
+
+
+class Outdated(Refused):
+    """A state that the run cannot enter any more, as another caller has ended it.
+
+    For this code Prefect's client raises `VersionLockMismatchSignal` (client/client.py in prefect 1.4.1), after which
+    the flow runner asks for the state that the run is in, and ends without a task (engine/cloud/flow_runner.py).
+    """
+
+    CODE = "VERSION_LOCKING_ERROR"
+
 
 class DatabaseUnusable(Exception):
     """The database cannot be opened, or is not one of ours."""

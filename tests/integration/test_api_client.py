@@ -1,24 +1,29 @@
 """The reads and writes of the unmodified Prefect client, its views and its command line, against the backend."""
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import pendulum
+import prefect
 import pytest
 from click.testing import CliRunner
 from conftest import eventually
+from driven import DrivenRun
 from prefect import Flow, Parameter, Task, unmapped
 from prefect.agent.local import LocalAgent
 from prefect.backend import FlowRunView, FlowView, TaskRunView, TenantView
 from prefect.cli import cli
 from prefect.client import Client
 from prefect.engine.results import PrefectResult
-from prefect.engine.state import Cached, Mapped, Retrying, Running, Scheduled, Submitted, Success
+from prefect.engine.state import Cached, Cancelled, Mapped, Retrying, Running, Scheduled, State, Submitted, Success
 from prefect.run_configs import UniversalRun
 from prefect.schedules import IntervalSchedule
 from prefect.storage import Local
+from prefect.tasks.core.function import FunctionTask
 from prefect.utilities.graphql import EnumValue, with_args
 
+from prefect_taskrun_tasks import FlowRunView as OurFlowRunView
 from prefect_taskrun_tasks.server import Backend
 
 
@@ -250,6 +255,26 @@ def test_an_unmodified_query_of_the_newest_version_is_answered(client: Client, f
     assert client.graphql({"query": {with_args("flow", arguments): ["id", "version"]}}).data.flow == [
         {"id": newer, "version": 2}
     ]
+
+
+def test_a_flow_run_that_is_cancelled_while_its_process_starts_runs_no_task(client: Client, tmp_path: Path) -> None:
+    """The runner that Prefect's agents start ends quietly."""
+
+    def cancel(flow: Flow, old: State, new: State) -> None:
+        if new.is_running():
+            # just before it says so to the backend
+            assert client.cancel_flow_run(prefect.context.flow_run_id)
+
+    def touch() -> None:
+        (tmp_path / "ran").touch()
+
+    with Flow("cancelled", state_handlers=[cancel]) as flow:
+        FunctionTask(touch)()
+    run = DrivenRun(flow).enter(Submitted())
+    assert isinstance(run.execute(), Cancelled)
+    assert not (tmp_path / "ran").exists()
+    states = [type(state).__name__ for state in OurFlowRunView.from_flow_run_id(run.id).states]
+    assert states == ["Scheduled", "Submitted", "Cancelled"]
 
 
 COMMANDS = [

@@ -26,7 +26,7 @@ from sqlalchemy import event
 
 from prefect_taskrun_tasks.server import tables
 from prefect_taskrun_tasks.server.clock import ago
-from prefect_taskrun_tasks.server.errors import Refused
+from prefect_taskrun_tasks.server.errors import Outdated, Refused
 from prefect_taskrun_tasks.server.rules import agents, states
 from prefect_taskrun_tasks.server.transaction import Transaction
 
@@ -310,14 +310,26 @@ def test_a_state_of_an_unknown_run_is_refused_in_words_that_the_agent_knows(tx: 
 
 def test_any_version_and_any_order_of_states_is_accepted(tx: Transaction, run_id: str) -> None:
     """T21: the agent and the runner send versions that are out of date."""
-    for name in ("Success", "Pending", "Cancelled", "Running", "Scheduled"):
+    for name in ("Success", "Pending", "Running", "Cancelled", "Scheduled"):
         states.set_flow_run_states(tx, [{"flow_run_id": run_id, "state": {"type": name}, "version": 1}])
-    assert stored.history(tx, run_id)[1:] == ["Success", "Pending", "Cancelled", "Running", "Scheduled"]
+    assert stored.history(tx, run_id)[1:] == ["Success", "Pending", "Running", "Cancelled", "Scheduled"]
+
+
+def test_a_cancelled_flow_run_cannot_run_unless_it_is_scheduled_again(tx: Transaction, run_id: str) -> None:
+    for name in ("Submitted", "Cancelled"):
+        stored.set_state(tx, run_id, name)
+    with pytest.raises(Outdated, match="has been cancelled"):
+        stored.set_state(tx, run_id, "Running")
+    assert stored.flow_run(tx, run_id)["state"] == "Cancelled"
+    for name in ("Scheduled", "Submitted", "Running"):
+        stored.set_state(tx, run_id, name)
+    assert stored.flow_run(tx, run_id)["state"] == "Running"
 
 
 def test_answers_come_in_the_order_of_the_states(tx: Transaction) -> None:
     """T26."""
-    ids = [stored.flow_run_id(tx) for _ in range(5)]
+    flow_id = stored.flow_id(tx)
+    ids = [stored.flow_run_id(tx, flow_id=flow_id) for _ in range(5)]
     wanted = [{"flow_run_id": id, "state": {"type": "Running"}} for id in reversed(ids)]
     answer = states.set_flow_run_states(tx, wanted)["states"]
     assert answer == [{"id": id, "status": "SUCCESS"} for id in reversed(ids)]

@@ -10,7 +10,7 @@ from sqlalchemy import Table, Update, bindparam, func, select
 
 from .. import tables
 from ..clock import ago, normal, now
-from ..errors import Refused
+from ..errors import Outdated, Refused
 from ..transaction import Row, Transaction
 from . import children, deferrals, events
 
@@ -219,6 +219,9 @@ def _set_flow_run_state(tx: Transaction, flow_run_id: str, state: State) -> Row:
             raise Refused("State update failed: this run has already finished.")
         if run["state"] not in SCHEDULED and _submitted_lately(tx, flow_run_id):
             raise Refused("State update failed: this run has already been submitted.")
+    if name == "Running" and run["state"] == "Cancelled":
+        # its process was being started when it was cancelled
+        raise Outdated(f"State update failed for flow run ID {flow_run_id}: this run has been cancelled.")
     if name == "Cancelled":
         _cancel_task_runs(tx, flow_run_id, state)
     has_no_process = name == "Cancelling" and deferrals.has_no_process(tx, run)
