@@ -1,9 +1,10 @@
 """A child flow run of the current flow run: created once, run anew after a restart, explained when it fails."""
 
+import json
 import os
 import re
 import threading
-from typing import Any, Callable, Dict, Iterable, Optional, Union
+from typing import Any, Callable, Dict, Iterable, NamedTuple, Optional, Union
 
 import pendulum
 import prefect
@@ -25,6 +26,16 @@ EXPLAINING = 10.0
 #: The idempotency key of a child that runs anew: UUID of the first one, and how often their parent had been restarted
 _RERUN = "{}-rerun-{}"
 _IS_RERUN = re.compile("([0-9a-f-]{36})-rerun-[0-9]+")
+
+#: What Prefect's context calls the first calls in the current attempt of a task run
+_FIRST_CALLS = "prefect_taskrun_tasks_first_calls"
+
+
+class _FirstCall(NamedTuple):
+    flow_run_id: str
+    #: argument -> its value as JSON
+    asked: Dict[str, str]
+
 
 #: One thread at a time looks for a rerun and creates it: Prefect Server itself does not keep two from doing so at once
 _rerunning = threading.Lock()
@@ -99,6 +110,46 @@ def task_run_key(*parts: Any) -> Optional[str]:
     if not task_run_id:
         return None
     return "-".join(str(part) for part in (task_run_id, map_index, *parts) if part is not None)
+
+
+def check_is_first_call(key: Optional[str], flow: FlowView, asked: Dict[str, Any]) -> None:
+    """Refuses a call that would silently be given the flow run of an earlier call with other arguments.
+
+    Calls are compared within one attempt of a task run: a retry may well have other parameters, and finds the flow run
+    that there is. So they are remembered in Prefect's context, which ends with the attempt.
+
+    Args:
+        key: idempotency key of the current task run.
+        flow: which is to be run.
+        asked: arguments that say what flow run is wanted.
+
+    Raises:
+        InvalidArgument: (a `ValueError`).
+    """
+    first = prefect.context.get(_FIRST_CALLS, {}).get((key, flow.flow_id))
+    if first is None:
+        return
+    others = [name for name, value in asked.items() if first.asked[name] != _as_text(value)]
+    if others:
+        raise InvalidArgument(
+            f"create_flow_run was called before in this task run, with other {', '.join(others)}, and created flow run "
+            f"{first.flow_run_id}. Without `idempotency_key` a task run creates one flow run of a flow, which retries "
+            "of the task find. Pass each call an `idempotency_key` of its own, such as "
+            "f'{prefect.context.task_run_id}-{number}', or use map_flow_run."
+        )
+
+
+def remember_first_call(key: Optional[str], flow: FlowView, asked: Dict[str, Any], flow_run_id: str) -> None:
+    """Notes what a call has asked for that created a flow run, for `check_is_first_call`."""
+    if key is not None:
+        calls = prefect.context.setdefault(_FIRST_CALLS, {})
+        call = _FirstCall(flow_run_id, {name: _as_text(value) for name, value in asked.items()})
+        calls.setdefault((key, flow.flow_id), call)
+
+
+def _as_text(value: Any) -> str:
+    # the caller may change a dictionary between two calls
+    return json.dumps(value, sort_keys=True, default=str)
 
 
 def created_before(key: Optional[str], flow: FlowView) -> Optional[str]:

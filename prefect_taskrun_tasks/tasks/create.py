@@ -9,7 +9,16 @@ from prefect import Task
 from prefect.run_configs.base import RunConfig
 
 from .. import api
-from .child import check_is_registered, check_policies, created_before, flow_to_run, of_this_run, task_run_key
+from .child import (
+    check_is_first_call,
+    check_is_registered,
+    check_policies,
+    created_before,
+    flow_to_run,
+    of_this_run,
+    remember_first_call,
+    task_run_key,
+)
 from .defaults import defaults_from_constructor
 from .ready_made import ready_made
 
@@ -33,7 +42,8 @@ class CreateFlowRun(Task):
         run_config: replaces the flow's run config.
         scheduled_start_time: when it is to start, or how long from now; default: now.
         idempotency_key: a second flow run of the same flow with the same key is not created; default: the current
-            task run's UUID and map index, so that a retry of this task finds the flow run that is there already.
+            task run's UUID and map index, and the round of a loop, so that a retry of this task finds the flow run that
+            is there already. A task that calls this several times passes each call a key.
         parent_close_policy: what becomes of the flow run when the current one is cancelled: ``"abandon"`` (it goes on)
             or ``"cancel"``.
         on_parent_restart: what tasks that wait for the flow run do when the current one is restarted after it failed:
@@ -100,17 +110,30 @@ class CreateFlowRun(Task):
         Raises:
             ValueError: none, or both, of `flow_id` and `flow_name` were given; no or several flows fit; it is archived.
             WrongParameters: the flow does not know a parameter, or lacks one (a `ValueError` and `ClientError`).
-            InvalidArgument: there is no such policy (a `ValueError`).
+            InvalidArgument: there is no such policy; or a second call in one task run asks for another flow run and
+                has no `idempotency_key` (a `ValueError`).
             BackendUnreachable: the Prefect API does not answer.
             prefect.exceptions.ClientError: it refuses.
         """
         check_policies(parent_close_policy, on_parent_restart)
         flow = flow_to_run(flow_id, flow_name, project_name)
-        if idempotency_key is None:
-            idempotency_key = task_run_key()
+        has_own_key = idempotency_key is not None
+        asked = {
+            "parameters": parameters or {},
+            "context": context or {},
+            "labels": labels,
+            "run_name": run_name,
+            "run_config": run_config and run_config.serialize(),
+            "scheduled_start_time": scheduled_start_time,
+        }
+        if not has_own_key:
+            loop_count = prefect.context.get("task_loop_count")
+            idempotency_key = task_run_key(f"loop-{loop_count}" if loop_count else None)
+            check_is_first_call(idempotency_key, flow, asked)
             known = created_before(idempotency_key, flow)
             if known:
                 self.logger.info(f"An earlier attempt has created flow run {known} already.")
+                remember_first_call(idempotency_key, flow, asked, known)
                 return known
         check_is_registered(flow)
         flow.check_parameters(parameters or {})
@@ -127,6 +150,8 @@ class CreateFlowRun(Task):
             idempotency_key=idempotency_key,
             **of_this_run(context, labels, run_config, parent_close_policy, on_parent_restart),
         )
+        if not has_own_key:
+            remember_first_call(idempotency_key, flow, asked, flow_run_id)
         self.logger.info(f"Created flow run {run_name or '<generated-name>'!r}: {api.flow_run_url(flow_run_id)}")
         return flow_run_id
 

@@ -2,7 +2,7 @@
 
 import logging
 from datetime import datetime, timedelta, timezone
-from typing import Any, Dict, Iterator
+from typing import Any, Dict, Iterator, Optional
 
 import pendulum
 import prefect
@@ -15,6 +15,7 @@ from prefect.exceptions import ClientError
 from prefect.run_configs import UniversalRun
 
 import prefect_taskrun_tasks as ours
+from prefect_taskrun_tasks.errors import InvalidArgument
 from prefect_taskrun_tasks.server import Backend
 
 NOBODY = "4f6b3c1e-0000-4000-8000-000000000000"
@@ -166,6 +167,39 @@ def test_children_of_a_mapped_task_create_a_flow_run_each(lib: Any) -> None:
                 ids.append(lib.create_flow_run.run(flow_name="child"))
     assert ids[0] == ids[2] != ids[1]
     assert created(ids[1])["idempotency_key"] == f"mapped-task-run-of-{lib}-1"
+
+
+def test_a_second_call_in_a_task_run_with_other_arguments_needs_a_key() -> None:
+    """Prefect's returns the first flow run."""
+    with prefect.context(task_run_id="several", task_run_version=2):
+        parameters = {"x": 0}
+        first = ours.create_flow_run.run(flow_name="child", parameters=parameters)
+        assert ours.create_flow_run.run(flow_name="child", parameters={"x": 0}) == first
+        parameters["x"] = 1
+        for given in ({"parameters": parameters}, {"parameters": {"x": 0}, "run_name": "another"}):
+            with pytest.raises(InvalidArgument, match=f"{first}.*idempotency_key"):
+                ours.create_flow_run.run(flow_name="child", **given)
+        keys = [f"{prefect.context.task_run_id}-{number}" for number in (1, 2)]
+        others = [ours.create_flow_run.run(flow_name="child", parameters={"x": 1}, idempotency_key=k) for k in keys]
+        assert len({first, *others}) == 3
+    # a retry may have other parameters, and finds the flow run that there is; its second call does not
+    with prefect.context(task_run_id="several", task_run_count=2, task_run_version=4):
+        assert ours.create_flow_run.run(flow_name="child", parameters={"x": 7}) == first
+        with pytest.raises(InvalidArgument, match="idempotency_key"):
+            ours.create_flow_run.run(flow_name="child", parameters={"x": 8})
+
+
+def test_each_round_of_a_loop_creates_a_flow_run_once() -> None:
+    def round_of_loop(number: Optional[int], x: int) -> str:
+        # Prefect leaves it out in the first
+        loop = {"task_loop_count": number} if number else {}
+        with prefect.context(task_run_id="loops", task_run_version=2, **loop):
+            flow_run_id: str = ours.create_flow_run.run(flow_name="child", parameters={"x": x})
+        return flow_run_id
+
+    rounds = [round_of_loop(None, 1), round_of_loop(2, 2), round_of_loop(3, 3)]
+    assert [created(flow_run_id)["parameters"] for flow_run_id in rounds] == [{"x": 1}, {"x": 2}, {"x": 3}]
+    assert round_of_loop(2, 2) == rounds[1]
 
 
 @both
