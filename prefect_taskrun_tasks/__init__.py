@@ -1,7 +1,7 @@
 """Flows of flows for Prefect 1: create child flow runs, wait for them, and use the results of their tasks.
 
-Everything here is a drop-in for its namesake in `prefect.backend` or `prefect.tasks.prefect`: change the import, and
-nothing else.
+What has a namesake in `prefect.backend` or `prefect.tasks.prefect` is a drop-in for it: change the import, and nothing
+else.
 """
 
 import prefect1_repairs
@@ -24,7 +24,7 @@ from .tasks import (
     wait_for_flow_run,
 )
 from .views import FlowRunLog, FlowRunView, FlowView, Lineage, TaskRunView
-from .waiting import check_for_compatible_agents, watch_flow_run
+from .waiting import approve, awaiting_approval, check_for_compatible_agents, watch_flow_run
 
 __version__ = "0.1.0"
 
@@ -39,6 +39,8 @@ __all__ = [
     "MapFlowRun",
     "TaskRunView",
     "WaitForFlowRun",
+    "approve",
+    "awaiting_approval",
     "cancel_flow_run",
     "check_for_compatible_agents",
     "create_flow_run",

@@ -14,7 +14,7 @@ from collections import Counter
 from contextlib import suppress
 from subprocess import DEVNULL, Popen, TimeoutExpired
 from time import monotonic
-from typing import Dict
+from typing import Dict, Optional, Set
 
 import psutil
 from prefect.agent.local import LocalAgent
@@ -26,6 +26,8 @@ from prefect.utilities.graphql import GraphQLResult
 
 from . import api
 from .process_end import LostFlowRun
+from .views import FlowRunView
+from .waiting import approval_request
 from .waiting.agents import ANY_LABELS
 from .waiting.last_lines import AGENT, PROCESS_ENDED
 
@@ -132,6 +134,7 @@ class _Agent(LocalAgent):
         lost = LostFlowRun.find(flow_run_id, self._id)
         if lost is None or self._has_another(process):
             how = f"was killed by {_signal(code)}" if code < 0 else f"has ended with exit code {code}"
+            self._ask_for_approval(flow_run_id)
             self._log(flow_run_id, "DEBUG", f"{begins}{how}.")
             return
         _kill_rest(flow_run_id)
@@ -142,6 +145,17 @@ class _Agent(LocalAgent):
             reason = f"{begins}has ended with exit code {code} before the flow run has."
         done = lost.settle(reason, self._restarts)
         self._log(flow_run_id, "ERROR", f"{reason} {done}")
+
+    def _ask_for_approval(self, flow_run_id: str) -> None:
+        """Says in the log of a flow run, and of those that it is a child of, what it waits for if that is a person."""
+        flow_run = FlowRunView.from_flow_run_id(flow_run_id)
+        request = None if flow_run.state.is_finished() else approval_request(flow_run)
+        asked: Set[str] = set()
+        reader: Optional[FlowRunView] = flow_run
+        while request and reader and reader.flow_run_id not in asked:
+            asked.add(reader.flow_run_id)
+            self._log(reader.flow_run_id, "WARNING", request)
+            reader = reader.get_parent()
 
     def _has_another(self, process: "Popen[bytes]") -> bool:
         """Whether the flow run has been given another process meanwhile."""

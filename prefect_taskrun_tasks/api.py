@@ -62,6 +62,10 @@ _KINDS: Dict[str, Tuple[type, ...]] = {
 #: How long a request is tried again, in seconds; about what the retries of prefect.Client come to
 PATIENCE = 60.0
 
+#: Seconds for which a task run of a running flow run has to be due until an agent takes that up, and one more
+#: (`_get_flow_run_metadata` in prefect 1.4.1's agent/agent.py)
+OVERDUE = 4.0
+
 #: Seconds for which the embedded backend holds an answer at most
 LONGEST_HOLD = 30.0
 

@@ -102,7 +102,8 @@ class LostFlowRun:
             api.set_task_run_state(task_run["id"], Failed(reason))
             return False
         hours, minutes, seconds = map(float, (task["retry_delay"] or "0:0:0").split(":"))
-        start = pendulum.now("utc") + timedelta(hours=hours, minutes=minutes, seconds=seconds)
+        delay = timedelta(hours=hours, minutes=minutes, seconds=seconds)
+        start = pendulum.now("utc") + (delay or timedelta(seconds=-api.OVERDUE))
         state = Retrying(f"{reason} The task is retried.", start_time=start, run_count=retries + 1)
         api.set_task_run_state(task_run["id"], state)
         return True

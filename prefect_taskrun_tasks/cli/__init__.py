@@ -2,6 +2,7 @@
 
 import click
 
+from .approve import approve
 from .cancel import cancel
 from .completion import completion
 from .failures import Group
@@ -41,6 +42,7 @@ def main() -> None:
 
 
 for _command in (
+    approve,
     cancel,
     completion,
     info,

@@ -1,5 +1,6 @@
 """``prefect-taskrun run``: a flow of a file, once, with everything that it needs."""
 
+import logging
 import os
 import signal
 import sys
@@ -9,6 +10,7 @@ from typing import Any, Dict, Optional, Tuple
 import click
 
 from ..errors import TaskRunError
+from ..views import FlowRunLog
 from .logs import log_text
 from .result import in_json
 from .terminal import Terminal, plain_lines
@@ -69,6 +71,13 @@ def _parameters(context: click.Context, option: click.Parameter, values: Tuple[s
     "--database-url",
     help="Where to keep flow runs, such as sqlite:///prefect.db. Default: a temporary file.",
 )
+@click.option(
+    "--log-level",
+    default="info",
+    show_default=True,
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    help="Lowest level of the log lines to show. States are shown at info.",
+)
 def run(
     file: str,
     flow_name: str,
@@ -77,6 +86,7 @@ def run(
     timeline: Optional[Path],
     project: str,
     database_url: Optional[str],
+    log_level: str,
 ) -> None:
     """Register the flows of FILE and run one of them, with a backend and an agent that live as long as it takes.
 
@@ -92,6 +102,12 @@ def run(
     # so that this process ends what it has started, as it does when it is interrupted
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     terminal = Terminal(stderr=True)
+    lowest = logging.getLevelName(log_level.upper())
+
+    def show(log: FlowRunLog) -> None:
+        if log.level >= lowest:
+            terminal.print(log_text(log))
+
     try:
         with LocalRunner(database_url, import_paths=[os.path.dirname(file)]) as local:
             names = local.register(file, project)
@@ -100,7 +116,7 @@ def run(
             slugs = sorted(local.get_flow(flow_name).slugs.values())
             if task_slug and task_slug not in slugs:
                 raise click.UsageError(f"Flow {flow_name!r} has no task {task_slug!r}. It has: {', '.join(slugs)}")
-            flow_run = local.run(flow_name, parameters, on_log=lambda log: terminal.print(log_text(log)))
+            flow_run = local.run(flow_name, parameters, on_log=show)
             if not flow_run.state.is_successful():
                 terminal.print(plain_lines(flow_run.explain_failure()), style="red")
             unread: Optional[TaskRunError] = None

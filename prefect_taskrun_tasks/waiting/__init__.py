@@ -1,6 +1,7 @@
 """Waiting for flow runs until they have finished."""
 
 from .agents import check_for_compatible_agents
+from .approval import approval_request, approve, awaiting_approval
 from .cancelling import cancel_children
 from .deadline import LONGEST_WAIT, Deadline, Timeout
 from .family import watch_family
@@ -18,6 +19,9 @@ __all__ = [
     "Wait",
     "Waits",
     "Watch",
+    "approval_request",
+    "approve",
+    "awaiting_approval",
     "cancel_children",
     "check_for_compatible_agents",
     "wait_until_finished",

@@ -24,7 +24,8 @@ _SELECTIONS = {
     "logs": f"log(where: $logs, order_by: {{timestamp: asc}}, limit: {api.PAGE}) {{ {LOG_FIELDS} }}",
 }
 
-_FINISHED = sorted(name for name, state in STATES.items() if issubclass(state, Finished))
+#: Names of the final states
+FINISHED = sorted(name for name, state in STATES.items() if issubclass(state, Finished))
 
 
 def question(waits: List[Wait], logs_since: Optional[str]) -> Tuple[str, api.Row]:
@@ -41,8 +42,8 @@ def question(waits: List[Wait], logs_since: Optional[str]) -> Tuple[str, api.Row
     changed: api.Row = {"_or": [_unlike(seen, group) for seen, group in by_state.items()]}
     wheres: Dict[str, api.Row] = {"told": changed}
     if len(ids) > FEW:
-        wheres["told"] = {"_and": [changed, {"state": {"_in": _FINISHED}}]}
-        wheres["untold"] = {"_and": [changed, {"state": {"_nin": _FINISHED}}]}
+        wheres["told"] = {"_and": [changed, {"state": {"_in": FINISHED}}]}
+        wheres["untold"] = {"_and": [changed, {"state": {"_nin": FINISHED}}]}
     guards = sorted({wait.guarded_by for wait in waits if wait.guarded_by and not wait.knows_of_parent})
     if guards:
         wheres["cancelled"] = {"id": {"_in": guards}, "state": {"_in": ["Cancelling", "Cancelled"]}}

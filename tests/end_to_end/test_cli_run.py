@@ -82,6 +82,23 @@ with Flow("parent") as parent:
     get_task_run_result(create_flow_run(flow_name="killed"), "dies-1")
 """
 
+#: A parent whose child waits for approval
+MANUAL = """
+from prefect import Flow, task
+from prefect.triggers import manual_only
+from prefect_taskrun_tasks import create_flow_run, get_task_run_result
+
+@task(trigger=manual_only)
+def deploy():
+    return "deployed"
+
+with Flow("child") as child:
+    deploy()
+
+with Flow("parent") as parent:
+    get_task_run_result(create_flow_run(flow_name="child"), "deploy-1")
+"""
+
 #: One flow in which all goes wrong that can
 MISTAKES = """
 import prefect
@@ -360,6 +377,30 @@ def test_a_parent_goes_on_at_once_when_the_process_of_its_child_is_killed_and_sa
     ended = next(line for line in process.stderr.splitlines() if "get_task_run_result-1 ended in state Failed" in line)
     assert "was killed by SIGKILL" in ended
     assert "out of memory" in ended
+
+
+def test_a_parent_says_that_its_child_waits_for_approval_and_the_command_gives_it(folder: Path) -> None:
+    (folder / "manual.py").write_text(MANUAL)
+    command = ("prefect-taskrun", "run", folder / "manual.py", "--flow", "parent", "--result", "get_task_run_result-1")
+    with started(*command) as run:
+        [line] = eventually(lambda: [line for line in run.stderr.splitlines() if "prefect-taskrun approve" in line])
+        *variables, program, approve, flow_run_id, option, slug = line.split()
+        environment = dict(variable.split("=", 1) for variable in variables)
+        approved = ended(program, approve, flow_run_id, option, slug, env=environment)
+        assert approved.returncode == 0, approved.stderr
+        assert "Approved deploy-1" in approved.stdout
+        assert run.exit_code() == 0
+        assert run.stdout == '"deployed"\n'
+        # nothing waits any more
+        again = ended(program, approve, flow_run_id, env=environment)
+        assert again.returncode != 0
+
+
+@pytest.mark.parametrize(("options", "is_shown"), [([], False), (["--log-level", "debug"], True)])
+def test_lines_below_info_are_shown_if_they_are_asked_for(run: Run, options: List[str], is_shown: bool) -> None:
+    process = run("documentation.py", "--flow", "child", *options)
+    assert process.returncode == 0
+    assert ("has ended with exit code 0" in process.stderr) == is_shown
 
 
 @pytest.fixture

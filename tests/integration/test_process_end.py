@@ -97,6 +97,16 @@ def test_a_task_with_retries_left_is_retried_after_its_delay(run: DrivenRun) -> 
     assert "1 will be retried" in done
 
 
+def test_a_task_without_a_retry_delay_is_due_at_once() -> None:
+    with Flow("process-end-at-once") as at_once:
+        task(lambda: None, name="again", max_retries=1, retry_delay=timedelta(0))()
+    run = DrivenRun(at_once).enter(Running())
+    run.task_enters("again-1", Running())
+    _settle(run)
+    # long enough ago for Prefect's agents to take it up
+    assert _state(run, "again-1").start_time < pendulum.now("utc").subtract(seconds=3)
+
+
 def test_a_task_without_retries_left_fails(run: DrivenRun) -> None:
     run.enter(Running())
     for count in (1, 2):
