@@ -8,7 +8,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Dict
 
+import pendulum
 import prefect
+from prefect.engine.state import Pending
 
 from prefect_taskrun_tasks import FlowRunView, FlowView
 from prefect_taskrun_tasks.runner import LocalRunner
@@ -85,8 +87,10 @@ def run(directory: Path) -> Dict[str, Any]:
 def _bare(local: LocalRunner) -> float:
     """Seconds that the process of a child takes which nobody waits for, from its start to its end."""
     flow_id = FlowView.from_flow_name("child").flow_id
-    # with a label that no agent has
-    flow_run_id = prefect.Client().create_flow_run(flow_id=flow_id, labels=["by-hand"])
+    # which no agent takes: it is due tomorrow, and then Pending
+    tomorrow = pendulum.now("utc").add(days=1)
+    flow_run_id = prefect.Client().create_flow_run(flow_id=flow_id, scheduled_start_time=tomorrow)
+    prefect.Client().set_flow_run_state(flow_run_id, Pending())
     environment = {
         **local.environment,
         # as prefect 1.4.1's agent/local/agent.py sets them

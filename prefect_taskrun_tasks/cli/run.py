@@ -11,6 +11,7 @@ import click
 
 from ..errors import TaskRunError
 from ..views import FlowRunLog
+from .hangup import treat_hangup_as_termination
 from .logs import log_text
 from .result import in_json
 from .terminal import Terminal, plain_lines
@@ -101,6 +102,7 @@ def run(
 
     # so that this process ends what it has started, as it does when it is interrupted
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    treat_hangup_as_termination()
     terminal = Terminal(stderr=True)
     lowest = logging.getLevelName(log_level.upper())
 

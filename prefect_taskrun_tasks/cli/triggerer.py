@@ -7,6 +7,7 @@ import click
 import pendulum
 
 from ..triggerer import LONGEST_INTERVAL, Triggerer
+from .hangup import treat_hangup_as_termination
 from .look import Look
 from .terminal import Terminal, at, plain
 
@@ -45,6 +46,7 @@ def triggerer(interval: float) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
+    treat_hangup_as_termination()
     terminal = Terminal()
 
     def tell(line: str) -> None:

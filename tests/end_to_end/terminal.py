@@ -89,11 +89,16 @@ class Terminal:
         eventually(self._read, TIMEOUT)
         return self.process.wait(TIMEOUT)
 
+    def hang_up(self) -> None:
+        """Closes the window."""
+        if not self._is_closed:
+            os.close(self._ours)
+            self._is_closed = True
+
     def close(self) -> None:
         self.process.kill()
         self.process.wait(TIMEOUT)
-        os.close(self._ours)
-        self._is_closed = True
+        self.hang_up()
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """``prefect-taskrun run``, in a process of its own."""
 
 import json
+import os
 import signal
 import socket
 import sqlite3
@@ -8,9 +9,11 @@ import subprocess
 from pathlib import Path
 from typing import Any, Callable, Iterator, List
 
+import psutil
 import pytest
 from conftest import eventually
 from processes import SCRIPTS, Command, assert_gone, ended, started
+from terminal import on_terminal
 
 from prefect_taskrun_tasks.runner import LocalRunner
 
@@ -442,7 +445,9 @@ def _is_closed(port: int) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["interrupted", "terminated"]
+    ("number", "exit_code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)],
+    ids=["interrupted", "terminated", "hung up"],
 )
 def test_a_stopped_run_takes_everything_with_it_and_is_marked_as_cancelled(
     sleeping: Command, tmp_path: Path, number: int, exit_code: int
@@ -456,6 +461,20 @@ def test_a_stopped_run_takes_everything_with_it_and_is_marked_as_cancelled(
     assert not {"Running", "Pending"} & set(_states(tmp_path / "prefect.db", "task_run"))
     assert list(tmp_path.glob("prefect-taskrun-*")) == []
     assert _no_traceback(sleeping.stderr)
+
+
+def test_a_run_whose_terminal_is_closed_takes_everything_with_it(folder: Path, tmp_path: Path) -> None:
+    database = tmp_path / "prefect.db"
+    command = ("prefect-taskrun", "run", folder / "sleepers.py", "--flow", "waits")
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with on_terminal(*command, "--database-url", f"sqlite:///{database}", env=environment) as terminal:
+        eventually(lambda: "Running" in _states(database, "task_run", "sleep-1"))
+        descendants = psutil.Process(terminal.process.pid).children(recursive=True)
+        terminal.hang_up()
+        assert terminal.process.wait(60) == 128 + signal.SIGTERM
+    assert_gone(descendants)
+    assert _states(database, "flow_run") == ["Cancelled", "Cancelled"]
+    assert list(tmp_path.glob("prefect-taskrun-*")) == []
 
 
 def test_a_killed_run_takes_everything_with_it(sleeping: Command) -> None:

@@ -332,8 +332,13 @@ def _create_projects(server: Server, acknowledged: Set[str]) -> None:
 
 @pytest.mark.parametrize(
     ("number", "exit_code"),
-    [(signal.SIGINT, 0), (signal.SIGTERM, -signal.SIGTERM), (signal.SIGKILL, -signal.SIGKILL)],
-    ids=["interrupted", "terminated", "killed"],
+    [
+        (signal.SIGINT, 0),
+        (signal.SIGTERM, -signal.SIGTERM),
+        (signal.SIGHUP, -signal.SIGTERM),
+        (signal.SIGKILL, -signal.SIGKILL),
+    ],
+    ids=["interrupted", "terminated", "hung up", "killed"],
 )
 def test_a_server_stopped_at_work_has_all_that_it_acknowledged_when_it_is_started_again(
     tmp_path: Path, number: int, exit_code: int

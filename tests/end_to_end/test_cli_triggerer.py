@@ -15,6 +15,8 @@ from processes import Command, started
 from benchmarks import silent
 from prefect_taskrun_tasks import FlowRunView, api, cancel_flow_run
 from prefect_taskrun_tasks.runner import LocalRunner, settings
+from prefect_taskrun_tasks.server import tables
+from prefect_taskrun_tasks.server.clock import ago
 from prefect_taskrun_tasks.triggerer import questions
 
 FLOWS = """
@@ -152,7 +154,7 @@ def nowhere() -> Dict[str, str]:
     return {f"PREFECT__{name.upper().replace('.', '__')}": value for name, value in variables.items()}
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_it_ends_at_once_when_it_is_told_to_also_while_the_backend_is_away(
     number: signal.Signals, nowhere: Dict[str, str], tmp_path: Path
 ) -> None:
@@ -170,7 +172,10 @@ def test_nothing_is_lost_or_woken_wrongly_when_it_is_killed_again_and_again(loca
     parents, children = (
         [not_yet(local_runner, f"triggerer-{each}") for _ in range(40)] for each in ("parent", "child")
     )
-    # of running flow runs that no agent takes: it has other labels
+    # of running flow runs that no agent takes: the one that has their labels only seems to be at work
+    other = prefect.Client().register_agent("LocalAgent", "elsewhere", ["elsewhere"])
+    with local_runner.backend._database.write() as tx:
+        tx.update(tables.agent, tables.agent.c.id == other, last_queried=ago(-3600))
     prefect.Client().graphql(
         "mutation { "
         + " ".join(

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import click
 
+from ..hangup import treat_hangup_as_termination
 from .database_url import database_url_option
 from .extra import needs_server_extra
 
@@ -221,6 +222,7 @@ def start(
     gc.collect()
     gc.freeze()
     open_as_many_as_possible()
+    treat_hangup_as_termination()
     try:
         backend.serve()
     except KeyboardInterrupt:
