@@ -12,6 +12,7 @@ import traceback
 from contextlib import ExitStack, nullcontext, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any, Callable, ContextManager, Dict, Iterable, List, Mapping, Optional, Tuple, Union
+from weakref import WeakSet
 
 import pendulum
 import prefect
@@ -43,6 +44,9 @@ class LocalRunner:
     unfinished when it ends are stopped and marked as Cancelled. Needs the extra ``[server]``. While it lasts, anybody
     on this machine can run code through it: it listens on 127.0.0.1 without authentication.
 
+    A process that is forked within the block, such as a worker of `multiprocessing`, may use the backend and run flows.
+    It leaves both to its parent: they stop when the block ends there, or when the parent is killed.
+
     Args:
         database_url: where the backend keeps everything, such as ``sqlite:///prefect.db``; default: a temporary file.
         port: of the backend, on 127.0.0.1; default: a free one.
@@ -65,8 +69,10 @@ class LocalRunner:
         self._port = port
         self._stack = ExitStack()
         self._flows: Dict[str, Tuple[str, prefect.Flow]] = {}
+        self._pid = os.getpid()
 
     def __enter__(self) -> "LocalRunner":
+        self._pid = os.getpid()
         with ExitStack() as stack:
             directory = Path(tempfile.mkdtemp(prefix="prefect-taskrun-"))
             stack.callback(shutil.rmtree, directory, ignore_errors=True)
@@ -83,6 +89,9 @@ class LocalRunner:
         return self
 
     def __exit__(self, *error: Any) -> None:
+        if os.getpid() != self._pid:
+            # of a process that was forked within the block
+            self._stack.pop_all()
         self._stack.close()
 
     @property
@@ -246,15 +255,22 @@ class _AgentProcess:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", f"{__package__}.agent", address],
                 stdin=subprocess.PIPE,
+                # without a buffer, whose lock a forked child could inherit
+                bufsize=0,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=dict(environment),
                 # an interrupt from the keyboard is for this process, which then ends the agent in its own time
                 start_new_session=True,
             )
+        self._pid = os.getpid()
+        _agents.add(self)
 
     def check(self) -> None:
         """Raises `AgentFailed` if it has ended."""
+        if os.getpid() != self._pid:
+            # only a parent is told how its child has ended
+            return
         if self._process.poll() is not None:
             raise AgentFailed(
                 f"The agent has ended with exit code {self._process.returncode}. Its last output:\n"
@@ -276,3 +292,20 @@ class _AgentProcess:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
+
+    def leave_to_parent(self) -> None:
+        """Closes this process's end of the pipe, on which the agent would live as long as a forked child."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+
+
+#: agents that this process has started
+_agents: "WeakSet[_AgentProcess]" = WeakSet()
+
+
+def _leave_to_parent() -> None:
+    for agent in _agents:
+        agent.leave_to_parent()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)

@@ -4,11 +4,13 @@ import asyncio
 import errno
 import ipaddress
 import logging
+import os
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager, closing
 from typing import Any, AsyncIterator, Dict, Iterable, List, Optional
+from weakref import WeakSet
 
 import uvicorn
 from starlette.applications import Starlette
@@ -137,6 +139,7 @@ class Backend:
             http=Connection,
         )
         self._server = uvicorn.Server(config)
+        _backends.add(self)
         self._thread: Optional[threading.Thread] = None
 
     def app(self) -> Starlette:
@@ -230,6 +233,19 @@ class Backend:
         self._server.should_exit = True
         assert self._thread is not None
         self._thread.join(GRACE + 5)
+
+
+#: backends of this process
+_backends: "WeakSet[Backend]" = WeakSet()
+
+
+def _leave_to_parent() -> None:
+    """Has a forked child let go of the addresses: nobody would answer there when the parent has ended."""
+    for backend in _backends:
+        backend._socket.close()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 def _is_loopback(host: str) -> bool:

@@ -8,6 +8,7 @@ import time
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Callable, Iterator, Optional
+from weakref import WeakSet
 
 from sqlalchemy import URL, Connection, create_engine, event, inspect
 from sqlalchemy.exc import DBAPIError, OperationalError
@@ -266,6 +267,7 @@ class SqliteFile:
             lock.close()
             raise DatabaseUnusable(f"The database {self.name} cannot be reserved: {error}.") from error
         self._lock = lock
+        _reserved.add(self)
 
     def announce(self, connection: Connection, queued: bool, news: bool) -> None:
         """Does nothing: no other backend uses the file."""
@@ -286,6 +288,19 @@ class SqliteFile:
             # the file stays: one that is removed could be locked by one backend, and made anew by another
             self._lock.close()
             self._lock = None
+
+
+#: files that backends of this process have reserved
+_reserved: "WeakSet[SqliteFile]" = WeakSet()
+
+
+def _leave_to_parent() -> None:
+    """Has a forked child let go of the files: its parent keeps them, and they are free when the parent has ended."""
+    for file in _reserved:
+        file._release()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 def _on_connect(connection: sqlite3.Connection, record: Any) -> None:

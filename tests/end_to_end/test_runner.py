@@ -12,8 +12,9 @@ import prefect
 import psutil
 import pytest
 import requests
+from conftest import eventually
 from prefect.utilities.configuration import set_temporary_config
-from processes import assert_gone
+from processes import assert_gone, started
 
 from prefect_taskrun_tasks import FlowRunView
 from prefect_taskrun_tasks.runner import AgentFailed, LocalRunner, RegistrationFailed, settings
@@ -231,3 +232,52 @@ def test_a_runner_cancels_only_what_was_created_in_its_block(tmp_path: Path, flo
     with Backend(url, port=0) as backend, set_temporary_config(settings(backend.url)):
         states = [type(FlowRunView.from_flow_run_id(id).state).__name__ for id in (before, within)]
     assert states == ["Scheduled", "Cancelled"]
+
+
+FORKING = """
+import os
+import sys
+import time
+from prefect_taskrun_tasks.runner import LocalRunner
+
+def doubled(local, x):
+    return local.run("double", {"x": x}).get_task_run("double-1").get_result()
+
+with LocalRunner(sys.argv[1]) as local:
+    local.register(sys.argv[2])
+    child = os.fork()
+    if not child:
+        assert doubled(local, 1) == 2
+        # out of the block
+        sys.exit(7)
+    assert os.WEXITSTATUS(os.waitpid(child, 0)[1]) == 7
+    assert doubled(local, 2) == 4
+    if not os.fork():
+        os.setsid()
+        time.sleep(600)
+    print("forked", local.backend.url, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_forked_child_neither_ends_its_parents_runner_nor_keeps_agent_and_backend(flows: str, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'prefect.db'}"
+    with started("python", "-c", FORKING, url, flows, env={"TMPDIR": str(tmp_path)}) as parent:
+        eventually(lambda: "forked" in parent.stdout or not parent.process.is_running())
+        assert "forked" in parent.stdout, parent.stderr
+        address = parent.stdout.split()[1]
+        children = parent.process.children()
+        [agent] = [child for child in children if "prefect_taskrun_tasks.agent" in child.cmdline()]
+        [child] = [child for child in children if child != agent]
+        try:
+            parent.process.kill()
+            assert parent.exit_code() == -signal.SIGKILL
+            assert_gone([agent])
+            assert child.is_running()
+            with pytest.raises(requests.ConnectionError):
+                requests.get(f"{address}/health", timeout=10)
+            with Backend(url, port=0):
+                # the file is free
+                pass
+        finally:
+            child.kill()
