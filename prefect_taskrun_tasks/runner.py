@@ -53,6 +53,7 @@ class LocalRunner:
         import_paths: folders from which flow runs may import modules, besides the current one.
 
     Raises:
+        BackendNotInstalled: when this module is imported without the extra ``[server]`` (a `ModuleNotFoundError`).
         DatabaseUnusable: the database cannot be opened.
         PortUnavailable: something else listens there.
 

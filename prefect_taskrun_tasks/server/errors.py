@@ -18,6 +18,10 @@ class Outdated(Refused):
     CODE = "VERSION_LOCKING_ERROR"
 
 
+class BackendNotInstalled(ModuleNotFoundError):
+    """A module of the extra ``[server]`` is not installed."""
+
+
 class DatabaseUnusable(Exception):
     """The database cannot be opened, or is not one of ours."""
 

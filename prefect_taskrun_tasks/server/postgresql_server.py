@@ -110,8 +110,8 @@ class PostgresqlServer:
             )
         except ModuleNotFoundError as error:
             raise DatabaseUnusable(
-                f"The database {self.name} needs {error.name}, which is not installed. Install it with:\n"
-                "    pip install 'prefect-taskrun-tasks[server,postgresql]'"
+                f"The database {self.name} needs the module {error.name}, which is not installed. Install this package "
+                "with its extra [postgresql], in a clone of it:\n    pip install '.[server,postgresql]'"
             ) from error
         event.listen(self.engine, "before_cursor_execute", _on_execute)
 

@@ -94,7 +94,7 @@ def test_a_database_that_is_not_there_is_named(url: str) -> None:
 
 def test_what_to_install_is_said_where_the_driver_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "psycopg", None)
-    with pytest.raises(DatabaseUnusable, match=r"pip install 'prefect-taskrun-tasks\[server,postgresql\]'"):
+    with pytest.raises(DatabaseUnusable, match=r"pip install '\.\[server,postgresql\]'"):
         Database("postgresql://127.0.0.1/db")
 
 

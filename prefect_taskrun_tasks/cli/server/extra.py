@@ -8,11 +8,8 @@ import click
 
 @contextmanager
 def needs_server_extra() -> Iterator[None]:
-    """Says what to install where the embedded backend's dependencies are missing."""
+    """Ends the command with what to install where the embedded backend cannot be imported."""
     try:
         yield
     except ModuleNotFoundError as error:
-        raise click.ClickException(
-            f"The embedded backend needs {error.name}, which is not installed. Install it with:\n"
-            "    pip install 'prefect-taskrun-tasks[server]'"
-        ) from error
+        raise click.ClickException(str(error)) from error
