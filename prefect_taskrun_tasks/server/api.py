@@ -1,9 +1,10 @@
 """The API as an object: a request's body in, the answer out, without a socket."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import Enum
 from time import monotonic
-from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, Generator, List, Mapping, Optional, Tuple, Union
 
 import graphql
 from graphql import GraphQLError
@@ -11,6 +12,7 @@ from sqlalchemy import Connection
 
 from . import document, hooks, reading, schema, strict_json, tables, traversal
 from .database import Database
+from .deadline import within
 from .document import InvalidDocument, Operation, Selection
 from .errors import NotStored, Refused, TookTooLong
 from .limits import Limits
@@ -34,6 +36,22 @@ from .transaction import Row
 logger = logging.getLogger(__name__)
 
 Answer = Dict[str, Any]
+
+
+class Step(Enum):
+    """Which kind of thread does a part of a request."""
+
+    #: it parses JSON and GraphQL
+    PARSE = "parse"
+    READ = "read"
+    #: one at a time; others may come between two such steps
+    WRITE = "write"
+    #: it waits for somebody outside
+    OUTSIDE = "outside"
+
+
+#: What is left of a request: yields the kind of the next step, and returns HTTP status and JSON value
+Steps = Generator[Step, None, Tuple[int, Any]]
 
 _RULES = (
     agents,
@@ -61,6 +79,9 @@ LONGEST_MESSAGE = 2_000
 
 #: Terms of a statement that is kept, compiled, for the next one like it
 KEPT_TERMS = 100
+
+#: Seconds in which the documents of a request have to be parsed and validated
+PARSING = 5.0
 
 #: Operations in one batch
 LARGEST_BATCH = 25
@@ -103,48 +124,74 @@ class Api:
         }
 
     def answer(self, body: bytes, headers: Optional[Mapping[str, str]] = None) -> Tuple[int, Any]:
-        """HTTP status and JSON value for a request's body.
+        """HTTP status and JSON value for a request's body, see `steps`."""
+        steps = self.steps(body, headers)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                status, answer = end.value
+                return status, answer
+
+    def steps(self, body: Union[bytes, bytearray], headers: Optional[Mapping[str, str]] = None) -> Steps:
+        """The same in steps, of which each may be done by another thread. The first is `Step.PARSE`.
 
         A document that cannot be executed is answered with 400. One that can is answered with 200, also when a
         field of it fails, because the Prefect client repeats a request that is answered with 5xx.
         """
+        asked = _Asked(headers or {}, monotonic())
         try:
             request = strict_json.loads(body)
         except (ValueError, RecursionError) as error:
             return 400, _bad_request(f"The request's body is not JSON: {error}")
-        asked = _Asked(headers or {}, monotonic())
-        if not isinstance(request, list):
-            return self._answer_one(request, asked)
-        if len(request) > LARGEST_BATCH:
-            return 400, _bad_request(f"A batch holds at most {LARGEST_BATCH} operations, not {len(request)}.")
+        # it may be the largest part of all that is held for this request
+        del body
+        requests = request if isinstance(request, list) else [request]
+        if len(requests) > LARGEST_BATCH:
+            return 400, _bad_request(f"A batch holds at most {LARGEST_BATCH} operations, not {len(requests)}.")
+        characters = sum(len(each["query"]) for each in requests if _is_request(each))
+        if characters > self._limits.document:
+            return 400, _bad_request(
+                f"The documents of a request have at most {self._limits.document} characters, not {characters}. "
+                "Send values as variables."
+            )
+        limits = replace(self._limits, tokens=self._limits.tokens // max(1, len(requests)))
         # the errors of one operation are its own
-        return 200, [self._answer_one(each, asked)[1] for each in request]
+        parsed = [self._parse(each, asked, limits) for each in requests]
+        answers: List[Tuple[int, Answer]] = []
+        for each in parsed:
+            answers.append(each if isinstance(each, tuple) else (yield from self._execute(each, asked)))
+        if isinstance(request, list):
+            return 200, [answer for _, answer in answers]
+        return answers[0]
 
-    def _answer_one(self, request: Any, asked: _Asked) -> Tuple[int, Answer]:
-        try:
-            return self._answer_operation(request, asked)
-        except Exception:
-            return 200, {"data": None, "errors": [_fault("The request", [])]}
-
-    def _answer_operation(self, request: Any, asked: _Asked) -> Tuple[int, Answer]:
+    def _parse(self, request: Any, asked: _Asked, limits: Limits) -> Union[Operation, Tuple[int, Answer]]:
+        """The operation of a request, or the answer where there is nothing to be executed any more."""
         try:
             text, variables, name = _request(request)
-            operation = document.read(self._schema, text, variables, name, self._limits)
+            parsing = within(asked.begun + PARSING - monotonic(), lambda: self._database.is_interrupted)
+            operation = document.read(self._schema, text, variables, name, limits, parsing)
+            if not operation.is_introspection:
+                return operation
+            with within(PARSING, lambda: self._database.is_interrupted):
+                result = graphql.graphql_sync(self._schema, text, variable_values=variables, operation_name=name)
+            return 200, dict(result.formatted)
         except BadRequest as error:
             return 400, _bad_request(str(error))
         except InvalidDocument as invalid:
             return 400, {"errors": [_error(each, "GRAPHQL_VALIDATION_FAILED") for each in invalid.errors]}
         except RecursionError:
             return 400, _bad_request(NESTED)
-        if operation.is_introspection:
-            result = graphql.graphql_sync(self._schema, text, variable_values=variables, operation_name=name)
-            return 200, dict(result.formatted)
-        return 200, self._execute(operation, asked)
+        except TookTooLong:
+            return 400, _bad_request(f"The document was not parsed within {PARSING:g} s. Send a shorter one.")
+        except Exception:
+            return 200, {"data": None, "errors": [_fault("The request", [])]}
 
-    def _execute(self, operation: Operation, asked: _Asked) -> Answer:
+    def _execute(self, operation: Operation, asked: _Asked) -> Steps:
         data: Answer = {}
         errors: List[Answer] = []
         for field in operation.selections:
+            yield _step(operation, field)
             try:
                 data[field.key] = self._field(operation, field, asked)
             except Refused as refused:
@@ -159,7 +206,7 @@ class Api:
             except Exception:
                 data[field.key] = None
                 errors.append(_fault(field.name, [field.key]))
-        return {"data": data, "errors": errors} if errors else {"data": data}
+        return 200, {"data": data, "errors": errors} if errors else {"data": data}
 
     def _field(self, operation: Operation, field: Selection, asked: _Asked) -> Any:
         if field.name == "__typename":
@@ -233,11 +280,22 @@ def _read(connection: Connection, field: Selection, most: int) -> Any:
     return reading.rows(connection, table, field.fields, {**order, **field.arguments, "limit": limit}, computed)
 
 
+def _step(operation: Operation, field: Selection) -> Step:
+    if not operation.is_mutation or field.name == "__typename":
+        return Step.READ
+    return Step.OUTSIDE if field.name in _OUTSIDE else Step.WRITE
+
+
+def _is_request(request: Any) -> bool:
+    return isinstance(request, dict) and isinstance(request.get("query"), str)
+
+
 def _request(request: Any) -> Tuple[str, Dict[str, Any], Optional[str]]:
     """Query text, variables and operation name of a request."""
-    if not isinstance(request, dict) or not isinstance(request.get("query"), str):
+    if not _is_request(request):
         raise BadRequest('A request is an object {"query": "...", "variables": {...}}.')
-    variables = request.get("variables")
+    # taken out of it, as they may be large
+    variables = request.pop("variables", None)
     if isinstance(variables, str):
         # the Prefect client sends variables as JSON text inside the JSON
         try:

@@ -48,6 +48,8 @@ class Database:
         self, url: str, on_stored: Callable[[Transaction], None] = lambda tx: None, must_exist: bool = False
     ) -> None:
         self._on_stored = on_stored
+        #: the backend stops, see `interrupt`
+        self.is_interrupted = False
         self.store = _store(url, must_exist)
         with ExitStack() as undone:
             undone.callback(self.store.close)
@@ -162,6 +164,7 @@ class Database:
 
     def interrupt(self) -> None:
         """Ends what is being read, and lets nothing begin to read, so that it can be closed soon."""
+        self.is_interrupted = True
         self.store.interrupt()
 
     def close(self) -> None:

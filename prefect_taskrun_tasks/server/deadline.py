@@ -3,14 +3,18 @@
 import sys
 import time
 from contextlib import contextmanager
-from typing import Any, Iterator
+from typing import Any, Callable, Iterator
 
 from .errors import TookTooLong
 
 
 @contextmanager
-def within(seconds: float) -> Iterator[None]:
+def within(seconds: float, is_over: Callable[[], bool] = lambda: False) -> Iterator[None]:
     """Ends a block that takes longer, as soon as it calls some function in this thread.
+
+    Args:
+        seconds: that the block may take.
+        is_over: whether it is to be ended before.
 
     Raises:
         TookTooLong: it has been ended.
@@ -18,7 +22,7 @@ def within(seconds: float) -> Iterator[None]:
     until, before = time.monotonic() + seconds, sys.getprofile()
 
     def look(*event: Any) -> None:
-        if time.monotonic() > until:
+        if time.monotonic() > until or is_over():
             raise TookTooLong
 
     sys.setprofile(look)

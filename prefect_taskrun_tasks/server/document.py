@@ -1,8 +1,9 @@
 """From a GraphQL document to what it asks for: operations that are trees of selections."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, ContextManager, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from graphql import (
     DocumentNode,
@@ -67,15 +68,17 @@ class Operation:
     is_introspection: bool
 
 
-def _valid(schema: GraphQLSchema, text: str, limits: Limits) -> DocumentNode:
-    return (_checked if len(text) > LONGEST_KEPT else _kept)(schema, text, limits)
+def _valid(schema: GraphQLSchema, text: str, limits: Limits, parsing: ContextManager[None]) -> DocumentNode:
+    if len(text) <= LONGEST_KEPT:
+        # within the limits, one as short takes less than a second
+        return _kept(schema, text, limits)
+    with parsing:
+        return _checked(schema, text, limits)
 
 
 def _checked(schema: GraphQLSchema, text: str, limits: Limits) -> DocumentNode:
-    if len(text) > limits.document:
-        raise InvalidDocument([GraphQLError(f"A document has at most {limits.document} characters, not {len(text)}.")])
     try:
-        document = parse(text)
+        document = parse(text, max_tokens=limits.tokens)
     except GraphQLError as error:
         raise InvalidDocument([error]) from error
     # before it is validated, which for many fields takes long
@@ -90,28 +93,58 @@ _kept = lru_cache(maxsize=256)(_checked)
 
 
 def _measure(document: DocumentNode, limits: Limits) -> None:
-    """Refuses a document with too many fields, or too many levels of them.
+    """Refuses a document whose validation would take long, or that asks for too much.
 
-    Fragments count wherever they are spread: a few that spread each other twice stand for millions of fields. One
-    that spreads itself has no end, and so too many.
+    Each operation and each fragment is measured, whether it is used or not: all of them are validated. Fragments count
+    wherever they are spread: a few that spread each other twice stand for millions of fields. One that spreads itself
+    has no end, and so too many.
     """
+    if len(document.definitions) > limits.definitions:
+        raise InvalidDocument([GraphQLError(f"A document has at most {limits.definitions} operations and fragments.")])
     fragments = {each.name.value: each for each in document.definitions if isinstance(each, FragmentDefinitionNode)}
-    left = [(each.selection_set, 1) for each in document.definitions if isinstance(each, OperationDefinitionNode)]
+    for definition in document.definitions:
+        selection_set = getattr(definition, "selection_set", None)
+        if selection_set:
+            _measure_fields(selection_set, fragments, limits)
+
+
+def _measure_fields(
+    selection_set: SelectionSetNode, fragments: Dict[str, FragmentDefinitionNode], limits: Limits
+) -> None:
+    left = [(selection_set, 1, _Place())]
     seen = 0
     while left:
-        selection_set, level = left.pop()
+        selection_set, level, parent = left.pop()
         if level > limits.depth:
             raise InvalidDocument([GraphQLError(f"Fields are at most {limits.depth} levels within each other.")])
         seen += len(selection_set.selections)
         if seen > limits.fields:
             raise InvalidDocument([GraphQLError(f"A document has at most {limits.fields} fields.")])
         for node in selection_set.selections:
-            below = level + 1 if isinstance(node, FieldNode) else level
-            named = fragments.get(node.name.value) if isinstance(node, FragmentSpreadNode) else node
-            # a field of a scalar has no selections, and a fragment may be missing, which validation says better
+            place, below, named = parent, level, node
+            if isinstance(node, FieldNode):
+                key = node.alias.value if node.alias else node.name.value
+                place, below = parent.below.setdefault(key, _Place()), level + 1
+                place.repeats += 1
+                if place.repeats > limits.repeats:
+                    message = f"A document selects the same field at most {limits.repeats} times: {key!r} is repeated."
+                    raise InvalidDocument([GraphQLError(message)])
+            elif isinstance(node, FragmentSpreadNode):
+                # a fragment may be missing, which validation says better
+                named = fragments.get(node.name.value)  # type: ignore[assignment]
+            # a field of a scalar has no selections
             inner = getattr(named, "selection_set", None)
             if inner:
-                left.append((inner, below))
+                left.append((inner, below, place))
+
+
+@dataclass
+class _Place:
+    """A key of the answer, in the object that it belongs to."""
+
+    #: how often the document selects it
+    repeats: int = 0
+    below: "Dict[str, _Place]" = field(default_factory=dict)
 
 
 def read(
@@ -120,13 +153,22 @@ def read(
     variables: Dict[str, Any],
     operation_name: Optional[str] = None,
     limits: Limits = Limits(),  # noqa: B008 - a frozen value
+    parsing: Optional[ContextManager[None]] = None,
 ) -> Operation:
     """The operation of a document that is to be executed.
+
+    Args:
+        schema: of the API.
+        text: the document.
+        variables: their values, by name.
+        operation_name: which operation, if there are several.
+        limits: how large the document may be.
+        parsing: entered to parse and validate a long document; ends that by an exception of its own.
 
     Raises:
         InvalidDocument: see there.
     """
-    document = _valid(schema, text, limits)
+    document = _valid(schema, text, limits, parsing or nullcontext())
     operations = [node for node in document.definitions if isinstance(node, OperationDefinitionNode)]
     if operation_name:
         operations = [node for node in operations if node.name and node.name.value == operation_name]

@@ -3,15 +3,14 @@
 import asyncio
 import json
 import logging
-import re
 from concurrent.futures import Executor
 from time import perf_counter
-from typing import Any, Callable, Iterator, List, Mapping, Optional
+from typing import Any, Callable, Iterator, List, Mapping, Optional, Union
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 
-from .api import Api
+from .api import Api, Step, Steps
 from .api_key import ApiKey
 from .errors import Outdated, Refused
 from .limits import Limits
@@ -20,8 +19,8 @@ from .news import Answered, News, is_empty, preferred_hold
 
 logger = logging.getLogger(__name__)
 
-#: The documents in a request
-_QUERY = re.compile(rb'"query"\s*:\s*"((?:[^"\\]|\\.)*)"')
+#: Bytes of a request that is parsed among the others, and not by a thread of its own
+SMALL = 16_384
 
 #: Seconds after which a request is logged as slow; Prefect's client waits for three times as long
 SLOW = 5.0
@@ -39,12 +38,6 @@ def _fields(answer: Any) -> List[str]:
     return list(answer.get("data") or ()) if isinstance(answer, dict) else ["batch"]
 
 
-def _is_mutation(body: bytes) -> bool:
-    """Whether a request may change something; a query for which that is wrong is answered all the same."""
-    # mostly the word is a value, in the variables
-    return b"mutation" in body and any(b"mutation" in text for text in _QUERY.findall(body) or [body])
-
-
 def _kinds_of_error(answer: Any) -> Iterator[str]:
     for error in answer.get("errors") or ():
         extensions = error.get("extensions") or {}
@@ -59,14 +52,28 @@ def _ending(answer: Any) -> str:
     return "failed" if "failed" in errors else next(iter(errors), "ok")
 
 
+def _advance(steps: Steps, kind: Step) -> Union[Step, Answered]:
+    """Does steps of one kind; returns the kind of the next one, or the answer.
+
+    Between two that write, the thread is given to whoever waits for it.
+    """
+    try:
+        step = next(steps)
+        while step is kind is Step.READ:
+            step = next(steps)
+        return step
+    except StopIteration as end:
+        # as text, which the event loop would take its time for
+        status, answer = end.value
+        return Answered(status, json.dumps(answer), is_empty(answer), _ending(answer), _fields(answer))
+
+
 class Endpoint:
     """Takes GraphQL requests over HTTP.
 
     Args:
         api: what answers them.
-        readers: threads for queries.
-        writer: the thread for mutations.
-        outside: threads for what waits for somebody outside.
+        workers: the threads for each kind of step.
         news: when to look again for who waits for an answer.
         limits: how large a request may be.
         key: what callers must know, if anything.
@@ -77,9 +84,7 @@ class Endpoint:
     def __init__(
         self,
         api: Api,
-        readers: Executor,
-        writer: Executor,
-        outside: Executor,
+        workers: Mapping[Step, Executor],
         news: News,
         limits: Limits,
         key: Optional[ApiKey],
@@ -87,9 +92,7 @@ class Endpoint:
         requests: Requests,
     ) -> None:
         self._api = api
-        self._readers = readers
-        self._writer = writer
-        self._outside = outside
+        self._workers = workers
         self._news = news
         self._limits = limits
         self._key = key
@@ -121,27 +124,27 @@ class Endpoint:
             return self._refuse(200, message, "UNAUTHENTICATED")
         if len(body) > self._limits.body:
             return self._refuse(413, f"The request is larger than {self._limits.body} bytes.")
-        return await self._answer(bytes(body), request.headers)
+        return await self._answer(body, request.headers)
 
-    async def _answer(self, body: bytes, headers: Mapping[str, str]) -> Response:
-        kind = "mutation" if _is_mutation(body) else "query"
-        # one that waits for somebody outside holds no other up
-        is_outside = b"test_cloud_hook" in body
-        workers = self._outside if is_outside else self._writer if kind == "mutation" else self._readers
+    async def _answer(self, body: bytearray, headers: Mapping[str, str]) -> Response:
         loop = asyncio.get_running_loop()
-
-        def work() -> Answered:
-            # as text, which the event loop would take its time for
-            status, answer = self._api.answer(body, headers)
-            return Answered(status, json.dumps(answer), is_empty(answer), _ending(answer), _fields(answer))
+        written = False
 
         async def ask() -> Answered:
-            return await loop.run_in_executor(workers, work)
+            nonlocal written
+            steps = self._api.steps(body, headers)
+            kind = Step.READ if len(body) <= SMALL else Step.PARSE
+            while True:
+                done = await loop.run_in_executor(self._workers[kind], _advance, steps, kind)
+                if isinstance(done, Answered):
+                    return done
+                kind = done
+                written = written or kind is not Step.READ
 
         begun, coming = perf_counter(), self._news.coming
         answered = await ask()
-        self._note(kind, answered, perf_counter() - begun)
-        seconds = None if workers is self._writer else preferred_hold(headers)
+        self._note("mutation" if written else "query", answered, perf_counter() - begun)
+        seconds = None if written else preferred_hold(headers)
         applied = None if seconds is None else {"Preference-Applied": f"wait={seconds}"}
         if not seconds or not answered.is_empty:
             return Response(answered.text, answered.status, applied, media_type="application/json")

@@ -22,7 +22,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from . import metrics, pages
-from .api import Api
+from .api import Api, Step
 from .api_key import ApiKey
 from .connection import Connection, SeldomTold
 from .database import CONNECTIONS, HEALTHY, Database
@@ -112,6 +112,8 @@ class Backend:
         self._teller = Teller(self.url)
         # writing goes one by one anyway; with threads of its own, reading never waits for it
         self._readers = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="read")
+        # long documents are parsed one by one, so that they do not take the processor from all others
+        self._parser = ThreadPoolExecutor(1, thread_name_prefix="parse")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="write")
         # nor does it wait for a thread to say that it is well
         self._upkeep = ThreadPoolExecutor(1, thread_name_prefix="upkeep")
@@ -120,9 +122,12 @@ class Backend:
         self._requests = metrics.Requests()
         self._endpoint = Endpoint(
             api,
-            self._readers,
-            self._writer,
-            self._outside,
+            {
+                Step.PARSE: self._parser,
+                Step.READ: self._readers,
+                Step.WRITE: self._writer,
+                Step.OUTSIDE: self._outside,
+            },
             self._news,
             limits,
             api_key,
@@ -157,6 +162,7 @@ class Backend:
             self._poker.stop()
             self._database.interrupt()
             self._outside.shutdown()
+            self._parser.shutdown()
             self._readers.shutdown()
             self._upkeep.shutdown()
             self._writer.shutdown()

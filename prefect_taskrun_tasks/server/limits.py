@@ -9,12 +9,19 @@ class Limits:
 
     #: Bytes of a request. A batch of logs is up to 4 MB, and as JSON inside JSON its quotes are escaped twice.
     body: int = 32 * 1024 * 1024
-    #: Characters of a document, which variables are not part of. Prefect's views write ids into it, by the thousand.
+    #: Characters of the documents of a request, which variables are not part of. Some callers write ids into them, by
+    #: the thousand.
     document: int = 500_000
+    #: Tokens (names, values, brackets) of the documents of a request. graphql-core parses some 40,000 in a second.
+    tokens: int = 50_000
+    #: Operations and fragments of one document
+    definitions: int = 50
     #: Levels of fields within each other. Prefect's client asks for 5, tools that ask for the schema for 13.
     depth: int = 15
     #: Fields of one document, each as often as fragments repeat it
     fields: int = 2_000
+    #: How often one document may select the same field of the same parent. graphql-core compares each with all others.
+    repeats: int = 50
     #: Terms of all `where` and `order_by` of one field; a list of values counts once
     terms: int = 5_000
     #: Rows in the answer to one field, those of relationships included. Prefect's client asks for all task runs of a

@@ -207,7 +207,7 @@ def test_others_write_while_a_hook_is_tried_out(
 def test_who_does_not_answer_when_hooks_are_tried_out_keeps_nobody_from_reading(
     tmp_path: Path, listener: Listener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hooks, "GRACE", 0.5)
+    monkeypatch.setattr(hooks, "GRACE", 2.0)
     monkeypatch.setattr(hooks, "TIMEOUT", 60.0)
     listener.status = 0
     trials = " ".join(f"a{number}: test_cloud_hook(input: $input) {{ success error }}" for number in range(100))
@@ -284,7 +284,7 @@ def test_what_is_to_be_told_is_told_before_the_backend_stops(
 def test_the_backend_stops_although_somebody_does_not_answer(
     tmp_path: Path, listener: Listener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hooks, "GRACE", 0.5)
+    monkeypatch.setattr(hooks, "GRACE", 2.0)
     monkeypatch.setattr(hooks, "TIMEOUT", 60.0)
     listener.status = 0
     teller = hooks.Teller("http://here")
