@@ -211,6 +211,8 @@ class Api:
     def _field(self, operation: Operation, field: Selection, asked: _Asked) -> Any:
         if field.name == "__typename":
             return field.parent
+        if self._database.is_interrupted:
+            raise Refused(f"{field.name} was not carried out: the backend is stopping. Try again.")
         if operation.is_mutation:
             return document.pick(self._mutate(field, asked), field)
         terms = document.terms_in(field)

@@ -22,6 +22,15 @@ logger = logging.getLogger(__name__)
 #: Bytes of a request that is parsed among the others, and not by a thread of its own
 SMALL = 16_384
 
+#: Bytes of a request that is too large and yet read, so that its caller sees the answer
+DRAINED = 128 * 1024 * 1024
+
+#: Bytes of all requests that are received or worked on at once; beyond that, only small ones are taken
+RECEIVED = 128 * 1024 * 1024
+
+#: The header of an answer after which nothing more of the request is read
+CLOSE = {"connection": "close"}
+
 #: Seconds after which a request is logged as slow; Prefect's client waits for three times as long
 SLOW = 5.0
 
@@ -68,6 +77,10 @@ def _advance(steps: Steps, kind: Step) -> Union[Step, Answered]:
         return Answered(status, json.dumps(answer), is_empty(answer), _ending(answer), _fields(answer))
 
 
+class _TooMuch(Exception):
+    """All requests together are more than there is room for."""
+
+
 class Endpoint:
     """Takes GraphQL requests over HTTP.
 
@@ -98,6 +111,8 @@ class Endpoint:
         self._key = key
         self._is_stopping = is_stopping
         self._requests = requests
+        #: of requests that are received or worked on
+        self._received_bytes = 0
 
     def admits(self, request: Request) -> bool:
         """Whether the caller knows the key, or there is none to be known."""
@@ -108,32 +123,65 @@ class Endpoint:
         # a page in a browser may send other types, and so start flow runs, to an address that it cannot read from
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             return self._refuse(415, "A request's content type is application/json.")
-        body = bytearray()
+        if "transfer-encoding" in request.headers:
+            return self._refuse(
+                411, "A request says how long it is (Content-Length), and is not sent in chunks.", **CLOSE
+            )
+        length = int(request.headers.get("content-length", 0))
+        if length > DRAINED:
+            return self._refuse(413, self._too_large(), **CLOSE)
         try:
-            async for chunk in request.stream():
-                # the rest is read and dropped: a caller whose connection is closed while it sends gets no answer
-                if is_admitted and len(body) <= self._limits.body:
-                    body += chunk
+            bodies = [await self._received(request, is_admitted and length <= self._limits.body)]
         except ClientDisconnect:
             return self._refuse(400, "The request ended before its body had come.")
+        except _TooMuch:
+            return self._refuse(503, "The backend is receiving too much at once. Try again.", **CLOSE)
         if not is_admitted:
             # not 401: prefect.Client raises AuthorizationError for this code, and only in an ordinary answer
             # (client/client.py, graphql)
             known = "This API needs a key" if "authorization" not in request.headers else "That is not this API's key"
             message = f"{known}. Set PREFECT__CLOUD__API_KEY to the one that the backend was started with."
             return self._refuse(200, message, "UNAUTHENTICATED")
-        if len(body) > self._limits.body:
-            return self._refuse(413, f"The request is larger than {self._limits.body} bytes.")
-        return await self._answer(body, request.headers)
+        if length > self._limits.body:
+            return self._refuse(413, self._too_large())
+        try:
+            return await self._answer(bodies, request.headers)
+        finally:
+            self._received_bytes -= length
 
-    async def _answer(self, body: bytearray, headers: Mapping[str, str]) -> Response:
+    def _too_large(self) -> str:
+        return f"The request is larger than {self._limits.body} bytes."
+
+    async def _received(self, request: Request, is_kept: bool) -> bytearray:
+        """The body of a request; of one that is refused anyway, nothing.
+
+        That is read too: a caller whose connection is closed while it sends gets no answer.
+        """
+        body = bytearray()
+        try:
+            async for chunk in request.stream():
+                if is_kept:
+                    body += chunk
+                    self._received_bytes += len(chunk)
+                    if len(body) > SMALL < RECEIVED < self._received_bytes:
+                        raise _TooMuch
+        except BaseException:
+            self._received_bytes -= len(body)
+            raise
+        return body
+
+    async def _answer(self, bodies: List[bytearray], headers: Mapping[str, str]) -> Response:
+        seconds = preferred_hold(headers)
         loop = asyncio.get_running_loop()
         written = False
 
         async def ask() -> Answered:
             nonlocal written
-            steps = self._api.steps(body, headers)
+            # one that is not asked again needs no room from now on
+            body = bodies[0] if seconds else bodies.pop()
             kind = Step.READ if len(body) <= SMALL else Step.PARSE
+            steps = self._api.steps(body, headers)
+            del body
             while True:
                 done = await loop.run_in_executor(self._workers[kind], _advance, steps, kind)
                 if isinstance(done, Answered):
@@ -144,18 +192,18 @@ class Endpoint:
         begun, coming = perf_counter(), self._news.coming
         answered = await ask()
         self._note("mutation" if written else "query", answered, perf_counter() - begun)
-        seconds = None if written else preferred_hold(headers)
+        seconds = None if written else seconds
         applied = None if seconds is None else {"Preference-Applied": f"wait={seconds}"}
         if not seconds or not answered.is_empty:
             return Response(answered.text, answered.status, applied, media_type="application/json")
         held = self._news.hold(coming, ask, seconds, self._is_stopping)
         return StreamingResponse(held, headers=applied, media_type="application/json")
 
-    def _refuse(self, status: int, message: str, code: str = "BAD_REQUEST") -> Response:
+    def _refuse(self, status: int, message: str, code: str = "BAD_REQUEST", **headers: str) -> Response:
         """The answer to a request that was not looked into."""
         answer = {"errors": [{"message": message, "extensions": {"code": code}}]}
         self._note("unread", Answered(status, "", False, _ending(answer), _fields(answer)), 0.0)
-        return json_response(status, answer)
+        return json_response(status, answer, headers)
 
     def _note(self, kind: str, answered: Answered, seconds: float) -> None:
         """Counts a request and logs it: of those that all is well with, nothing is seen unless it is asked for."""

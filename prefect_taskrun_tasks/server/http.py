@@ -24,7 +24,7 @@ from starlette.routing import Route
 from . import metrics, pages
 from .api import Api, Step
 from .api_key import ApiKey
-from .connection import Connection, SeldomTold
+from .connection import ACCEPTED_AT_ONCE, Connection, SeldomTold
 from .database import CONNECTIONS, HEALTHY, Database
 from .endpoint import Endpoint, json_response
 from .errors import DatabaseUnusable
@@ -37,8 +37,11 @@ from .transaction import Transaction
 
 logger = logging.getLogger(__name__)
 
-#: Seconds that requests under way may take when the backend stops
-GRACE = 5
+#: Seconds that requests under way may take when the backend stops: to read, to write, and to send their answers
+READING, GRACE = 2.0, 4
+
+#: Connections that the system keeps until they are accepted
+WAITING = 512
 
 
 class PortUnavailable(Exception):
@@ -140,10 +143,12 @@ class Backend:
             access_log=False,
             lifespan="on",
             timeout_graceful_shutdown=GRACE,
+            # asyncio accepts as many at once
+            backlog=ACCEPTED_AT_ONCE,
             # by h11: the other that uvicorn takes where it is installed has no limit to what it reads of headers
             http=Connection,
         )
-        self._server = uvicorn.Server(config)
+        self._server = _Server(config, self._database)
         _backends.add(self)
         self._thread: Optional[threading.Thread] = None
 
@@ -238,7 +243,31 @@ class Backend:
     def __exit__(self, *error: Any) -> None:
         self._server.should_exit = True
         assert self._thread is not None
-        self._thread.join(GRACE + 5)
+        self._thread.join(GRACE + 6)
+
+
+class _Server(uvicorn.Server):
+    """A server that ends what is still at work some seconds after it was told to stop."""
+
+    def __init__(self, config: uvicorn.Config, database: Database) -> None:
+        super().__init__(config)
+        self._database = database
+
+    async def startup(self, sockets: Optional[List[socket.socket]] = None) -> None:
+        await super().startup(sockets)
+        for each in sockets or []:
+            # uvicorn has told the system how many are accepted at once
+            each.listen(WAITING)
+
+    async def shutdown(self, sockets: Optional[List[socket.socket]] = None) -> None:
+        loop = asyncio.get_running_loop()
+        loop.call_later(READING, self._database.interrupt)
+        loop.call_later(GRACE - 0.5, self._close_connections)
+        await super().shutdown(sockets)
+
+    def _close_connections(self) -> None:
+        for each in list(self.server_state.connections):
+            each.transport.abort()
 
 
 #: backends of this process
@@ -266,7 +295,7 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         # requests are accepted from here on, and answered as soon as the server runs
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listening = socket.create_server((host, port), family=family, backlog=512)
+        listening = socket.create_server((host, port), family=family, backlog=WAITING)
     except (OSError, OverflowError) as error:
         taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
         hint = " Is another backend running? Choose another port with --port." if taken else ""

@@ -357,6 +357,7 @@ def test_a_server_stopped_at_work_has_all_that_it_acknowledged_when_it_is_starte
         for client in clients:
             client.join(20)
         assert "Traceback" not in server.command.stderr
+        assert server.command.stdout.endswith("\nStopped.\n") == (number != signal.SIGKILL)
     if number != signal.SIGKILL:
         # closed in good order, all is in the one file; the other is empty, and stays to be locked
         assert sorted(file.name for file in tmp_path.iterdir()) == ["prefect.db", "prefect.db-lock"]

@@ -7,7 +7,8 @@ import gzip
 import json
 import socket
 import threading
-from contextlib import nullcontext
+import time
+from contextlib import ExitStack, nullcontext
 from typing import Any, Dict, List, Tuple
 
 import prefect
@@ -43,7 +44,7 @@ def test_a_hostile_body_is_the_callers_error(backend: Backend, body: bytes, stat
 
 
 def test_a_connection_by_which_nobody_asks_is_closed(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("prefect_taskrun_tasks.server.connection.FIRST_REQUEST", 0.2)
+    monkeypatch.setattr("prefect_taskrun_tasks.server.connection.HEAD", 0.2)
     host, _, port = backend.url[len("http://") :].partition(":")
     for begun in (b"", b"POST / HTTP/1.1\r\nHost: "):
         with socket.create_connection((host, int(port)), timeout=20) as connection:
@@ -52,6 +53,103 @@ def test_a_connection_by_which_nobody_asks_is_closed(backend: Backend, monkeypat
     with requests.Session() as session:
         for _ in range(2):
             assert session.get(f"{backend.url}/health", timeout=20).ok
+
+
+def connected(backend: Backend) -> socket.socket:
+    host, _, port = backend.url[len("http://") :].partition(":")
+    return socket.create_connection((host, int(port)), timeout=20)
+
+
+HEAD = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+
+
+@pytest.fixture
+def hasty(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> Backend:
+    """A backend that waits a moment for requests, and for answers to be read."""
+    for name in ("HEAD", "BODY", "ANSWER"):
+        monkeypatch.setattr(f"prefect_taskrun_tasks.server.connection.{name}", 0.5)
+    return backend
+
+
+def test_a_request_that_does_not_end_is_not_waited_for_however_it_dribbles(hasty: Backend) -> None:
+    whole = HEAD + b"Content-Length: 20\r\n\r\n" + b'{"query":"{ hello }"'
+    for begun in (HEAD + b"Content-Length: 1000\r\n\r\n", b"POST / HTTP/1.1\r\nX: ", whole + b"POST / HTTP/1.1\r\nX: "):
+        with connected(hasty) as connection:
+            connection.sendall(begun)
+            connection.settimeout(0.05)
+
+            def is_closed(connection: socket.socket = connection) -> bool:
+                try:
+                    connection.sendall(b"1")
+                    return connection.recv(4096) == b""
+                except socket.timeout:
+                    return False
+                except OSError:
+                    return True
+
+            eventually(is_closed, 20)
+
+
+def test_an_answer_that_nobody_reads_is_not_kept(hasty: Backend, client: prefect.Client) -> None:
+    client.create_project("p", project_description="x" * 900_000)
+    body = json.dumps({"query": "{ " + " ".join(f"a{n}: project {{ description }}" for n in range(30)) + " }"}).encode()
+    with connected(hasty) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        eventually(lambda: any(each.transport.get_write_buffer_size() for each in connections(hasty)))
+        eventually(lambda: not connections(hasty), 20)
+
+
+def connections(backend: Backend) -> List[Any]:
+    return list(backend._server.server_state.connections)
+
+
+def test_a_request_in_chunks_is_refused_before_they_are_read(backend: Backend) -> None:
+    with connected(backend) as connection:
+        connection.sendall(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\n \r\n" * 100)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 411 ")
+
+
+def test_a_request_far_too_large_is_refused_before_it_is_read(backend: Backend) -> None:
+    with connected(backend) as connection:
+        connection.sendall(HEAD + b"Content-Length: 999999999\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 413 ")
+
+
+def test_large_requests_together_leave_room_for_small_ones(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prefect_taskrun_tasks.server.endpoint.RECEIVED", 100_000)
+    with connected(backend) as slow:
+        slow.sendall(HEAD + b"Content-Length: 200000\r\n\r\n" + b" " * 90_000)
+        eventually(lambda: backend._endpoint._received_bytes == 90_000)
+        large = b'{"query": "{ hello }"}' + b" " * 50_000
+        assert requests.post(backend.url, data=large, headers=JSON, timeout=20).status_code == 503
+        assert requests.post(backend.url, json={"query": "{ hello }"}, timeout=20).ok
+    eventually(lambda: backend._endpoint._received_bytes == 0)
+    assert requests.post(backend.url, data=large, headers=JSON, timeout=20).ok
+
+
+def test_connections_by_which_nobody_asks_keep_nobody_out(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prefect_taskrun_tasks.server.connection._most_connections", lambda: 10)
+    with ExitStack() as opened:
+        for _ in range(50):
+            connection = opened.enter_context(connected(backend))
+            connection.sendall(HEAD + b"Content-Length: 1000\r\n\r\n")
+        eventually(lambda: len(connections(backend)) <= 10)
+        assert requests.post(backend.url, json={"query": "{ hello }"}, timeout=20).ok
+
+
+def test_a_backend_stops_at_once_while_requests_arrive_slowly(
+    backend: Backend, caplog: pytest.LogCaptureFixture
+) -> None:
+    with ExitStack() as opened:
+        for _ in range(100):
+            connection = opened.enter_context(connected(backend))
+            connection.sendall(HEAD + b"Content-Length: 1000\r\n\r\n")
+        eventually(lambda: len(connections(backend)) == 100)
+        begun = time.monotonic()
+        backend.__exit__()
+        assert time.monotonic() - begun < 4
+    assert caplog.text == ""
 
 
 def test_connections_that_cannot_be_taken_are_told_of_once(caplog: pytest.LogCaptureFixture) -> None:

@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import shlex
+import signal
 from math import isnan
 from pathlib import Path
 from typing import Any, Dict, Optional, Tuple
@@ -65,6 +66,13 @@ def _addresses(context: click.Context, option: click.Parameter, urls: Tuple[str,
         if not is_address or re.search(r"[\s?#@]", url):
             raise click.BadParameter(f"{url!r} is not an agent's address, such as http://127.0.0.1:8081.")
     return urls
+
+
+def _stopped(number: int, frame: Any) -> None:
+    """Says that the backend has ended, which is when it passes the signal on, and ends the process by it."""
+    click.echo("Stopped.")
+    signal.signal(number, signal.SIG_DFL)
+    signal.raise_signal(number)
 
 
 @click.command(
@@ -222,6 +230,7 @@ def start(
     gc.collect()
     gc.freeze()
     open_as_many_as_possible()
+    signal.signal(signal.SIGTERM, _stopped)
     treat_hangup_as_termination()
     try:
         backend.serve()
