@@ -17,6 +17,7 @@ from .document import InvalidDocument, Operation, Selection
 from .errors import NotStored, Refused, TookTooLong
 from .limits import Limits
 from .queries import QUERIES
+from .room import Room
 from .rules import (
     agents,
     artifacts,
@@ -99,6 +100,8 @@ class _Asked:
     headers: Mapping[str, str]
     #: the reading of `time.monotonic` at which it was begun to be answered
     begun: float
+    #: for all answers
+    room: Room
 
 
 class Api:
@@ -139,7 +142,7 @@ class Api:
         A document that cannot be executed is answered with 400. One that can is answered with 200, also when a
         field of it fails, because the Prefect client repeats a request that is answered with 5xx.
         """
-        asked = _Asked(headers or {}, monotonic())
+        asked = _Asked(headers or {}, monotonic(), Room(self._limits.answer))
         try:
             request = strict_json.loads(body)
         except (ValueError, RecursionError) as error:
@@ -193,7 +196,9 @@ class Api:
         for field in operation.selections:
             yield _step(operation, field)
             try:
-                data[field.key] = self._field(operation, field, asked)
+                value = self._field(operation, field, asked)
+                asked.room.write(value, field)
+                data[field.key] = value
             except Refused as refused:
                 data[field.key] = None
                 errors.append(_error(GraphQLError(str(refused), path=[field.key]), refused.CODE))
@@ -223,6 +228,7 @@ class Api:
             )
         try:
             with self._database.read(asked.begun + self._limits.seconds) as connection:
+                connection.execution_options(room=asked.room)
                 if terms > KEPT_TERMS:
                     # SQLAlchemy keeps hundreds of statements that it has compiled, however large
                     connection.execution_options(compiled_cache=None)

@@ -28,6 +28,12 @@ DRAINED = 128 * 1024 * 1024
 #: Bytes of all requests that are received or worked on at once; beyond that, only small ones are taken
 RECEIVED = 128 * 1024 * 1024
 
+#: Bytes of an answer that are sent at a time
+PIECE = 262_144
+
+#: Bytes of all large answers that are being read; one that is larger is sent alone
+UNREAD = 128 * 1024 * 1024
+
 #: The header of an answer after which nothing more of the request is read
 CLOSE = {"connection": "close"}
 
@@ -81,6 +87,32 @@ class _TooMuch(Exception):
     """All requests together are more than there is room for."""
 
 
+class _InPieces(Response):
+    """An answer that is sent as fast as it is read, so that no more than its text is held.
+
+    Args:
+        text: JSON, all of ASCII.
+        status: HTTP's.
+        headers: with the content's length.
+        done: called when it is sent, or nobody reads it any more.
+    """
+
+    def __init__(self, text: str, status: int, headers: Mapping[str, str], done: Callable[[], None]) -> None:
+        super().__init__(None, status, headers, media_type="application/json")
+        self._text = text
+        self._done = done
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            for begun in range(0, len(self._text), PIECE):
+                piece = self._text[begun : begun + PIECE].encode()
+                is_last = begun + PIECE >= len(self._text)
+                await send({"type": "http.response.body", "body": piece, "more_body": not is_last})
+        finally:
+            self._done()
+
+
 class Endpoint:
     """Takes GraphQL requests over HTTP.
 
@@ -113,6 +145,8 @@ class Endpoint:
         self._requests = requests
         #: of requests that are received or worked on
         self._received_bytes = 0
+        #: bytes of large answers that are being sent
+        self._unread = 0
 
     def admits(self, request: Request) -> bool:
         """Whether the caller knows the key, or there is none to be known."""
@@ -195,9 +229,22 @@ class Endpoint:
         seconds = None if written else seconds
         applied = None if seconds is None else {"Preference-Applied": f"wait={seconds}"}
         if not seconds or not answered.is_empty:
-            return Response(answered.text, answered.status, applied, media_type="application/json")
+            return self._response(answered, applied)
         held = self._news.hold(coming, ask, seconds, self._is_stopping)
         return StreamingResponse(held, headers=applied, media_type="application/json")
+
+    def _response(self, answered: Answered, headers: Optional[Mapping[str, str]]) -> Response:
+        length = len(answered.text)
+        if length <= PIECE:
+            return Response(answered.text, answered.status, headers, media_type="application/json")
+        if self._unread + length > max(UNREAD, length):
+            return self._refuse(503, "Too many large answers are being read at once. Try again.")
+        self._unread += length
+
+        def done() -> None:
+            self._unread -= length
+
+        return _InPieces(answered.text, answered.status, {**(headers or {}), "content-length": str(length)}, done)
 
     def _refuse(self, status: int, message: str, code: str = "BAD_REQUEST", **headers: str) -> Response:
         """The answer to a request that was not looked into."""

@@ -27,6 +27,9 @@ class Limits:
     #: Rows in the answer to one field, those of relationships included. Prefect's client asks for all task runs of a
     #: flow run at once.
     rows: int = 250_000
+    #: Characters of an answer. The task runs of a flow of 10,000 tasks, as Prefect's client asks for them, have 10
+    #: million.
+    answer: int = 64 * 1024 * 1024
     #: Seconds in which the queries of a request read, and its mutations begin. Prefect's client waits for 15, and then
     #: sends them again.
     seconds: float = 30.0

@@ -14,6 +14,7 @@ from sqlalchemy import (
     Connection,
     Float,
     FromClause,
+    Select,
     Table,
     Text,
     and_,
@@ -30,6 +31,7 @@ from sqlalchemy import (
 from . import jsonb, patterns, tables
 from .document import Selection
 from .errors import Refused
+from .room import KEY, ROW, VALUE, Room
 
 Shaped = Dict[str, Any]
 
@@ -41,6 +43,9 @@ Measured = Dict[Keys, Any]
 
 #: Keys in one ``IN (...)``; SQLite takes 32,766 parameters in a statement
 KEYS = 10_000
+
+#: Rows that are read at a time
+PART = 100
 
 
 class Relationship(NamedTuple):
@@ -245,8 +250,11 @@ def _rows(
     if among:
         names.add(among.column)
     columns = sorted(names) or [next(iter(table.c)).name]
-    statement = select(*[source.c[name] for name in columns]).where(*conditions).order_by(*order)
-    found = connection.execute(statement.limit(limit).offset(offset)).mappings().all()
+    # as text, of which it can be said how much memory it will take
+    texts = [name for name in columns if isinstance(table.c[name].type, JSON)]
+    selected = [cast(source.c[name], Text).label(name) if name in texts else source.c[name] for name in columns]
+    statement = select(*selected).where(*conditions).order_by(*order).limit(limit).offset(offset)
+    found = _found(connection, statement, texts, len(fields), is_small=among is not None and len(among.keys) <= PART)
 
     shaped: List[Shaped] = [{} for _ in found]
     for each in fields:
@@ -263,6 +271,31 @@ def _rows(
             for row, stored in zip(shaped, found):
                 row[each.key] = stored[each.name]
     return [(row[among.column] if among else None, shape) for row, shape in zip(found, shaped)]
+
+
+def _found(
+    connection: Connection, statement: "Select[Any]", texts: List[str], fields: int, is_small: bool
+) -> List[Shaped]:
+    """The rows of a statement, with their JSON read; as many as the answer has room for.
+
+    Args:
+        connection: with the option `room`.
+        statement: what is to be read.
+        texts: the columns of JSON.
+        fields: how many are answered of each row.
+        is_small: most likely it has few rows.
+    """
+    room: Room = connection.get_execution_options().get("room") or Room()
+    rows: List[Shaped] = []
+    # PostgreSQL's client library would hold all rows, before the first of them is seen
+    options = {} if is_small else {"stream_results": True, "max_row_buffer": PART}
+    result = connection.execute(statement, execution_options=options)
+    for part in result.mappings().partitions(PART):
+        room.take(len(part) * (ROW + fields * KEY))
+        for row in part:
+            room.take(sum([VALUE + len(value) if isinstance(value, str) else VALUE for value in row.values()]))
+            rows.append({**row, **{name: room.loads(row[name]) for name in texts}} if texts else dict(row))
+    return rows
 
 
 def _relationship_name(field: str) -> str:

@@ -73,6 +73,9 @@ class Interval(Words):
     cache_ok = True
 
 
+#: Characters of a flow with all its tasks, as JSON; few bytes that are sent compressed may stand for more
+LARGEST_FLOW = 32 * 1024 * 1024
+
 metadata = MetaData()
 
 
@@ -107,9 +110,9 @@ def tenant_id(reverse: Optional[str] = None, hidden: bool = False) -> "Column[An
     return parent("tenant", reverse=reverse, hidden=hidden, nullable=True, index=False)
 
 
-def json(name: str, default: Any = None) -> "Column[Any]":
+def json(name: str, default: Any = None, **info: Any) -> "Column[Any]":
     kind = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
-    return Column(name, kind, nullable=default is None, default=default)
+    return Column(name, kind, nullable=default is None, default=default, info=info)
 
 
 def flag(name: str) -> "Column[Any]":
@@ -194,7 +197,7 @@ flow = stored(
     Column("version", Integer),
     Column("version_group_id", Words, index=True),
     flag("archived"),
-    json("serialized_flow"),
+    json("serialized_flow", largest=LARGEST_FLOW),
     json("environment"),
     json("run_config"),
     json("storage"),

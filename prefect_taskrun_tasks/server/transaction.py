@@ -3,9 +3,9 @@
 import json
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any, Dict, FrozenSet, Iterable, Iterator, List, Mapping, NamedTuple, Optional
+from typing import Any, Dict, FrozenSet, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence
 
-from sqlalchemy import Connection, Select, Table, UniqueConstraint, bindparam, select
+from sqlalchemy import JSON, Connection, Select, Table, UniqueConstraint, bindparam, select
 
 from . import tables
 from .errors import Refused
@@ -14,6 +14,10 @@ Row = Mapping[str, Any]
 
 #: Bytes of a text by which rows are looked for. An entry of PostgreSQL's indexes has 2,704, ids and instants included.
 LONGEST_KEY = 2_000
+
+
+#: Characters of a text, and of JSON. Prefect's client cuts the messages of logs to as much
+LARGEST_TEXT, LARGEST_JSON = 1_000_000, 5_000_000
 
 
 class Call(NamedTuple):
@@ -71,14 +75,13 @@ class Transaction:
     def insert(self, table: Table, **values: Any) -> str:
         """Stores one row and returns its id."""
         values.setdefault("id", tables.new_id())
-        _check_keys(table, values)
+        _check(table, [values])
         self.connection.execute(table.insert().values(values))
         return str(values["id"])
 
     def insert_many(self, table: Table, rows: Iterable[Dict[str, Any]]) -> None:
         rows = list(rows)
-        for row in rows:
-            _check_keys(table, row)
+        _check(table, rows)
         if rows:
             self.connection.execute(table.insert(), rows)
 
@@ -89,7 +92,7 @@ class Transaction:
 
     def update(self, table: Table, *where: Any, **values: Any) -> int:
         """Changes the rows that match and returns how many did."""
-        _check_keys(table, values)
+        _check(table, [values])
         return self.connection.execute(table.update().where(*where).values(values)).rowcount
 
     def delete(self, table: Table, *where: Any) -> int:
@@ -106,12 +109,40 @@ def _keys(table: Table) -> FrozenSet[str]:
     return frozenset(column.name for column in columns if isinstance(column.type, tables.Words))
 
 
-def _check_keys(table: Table, row: Mapping[str, Any]) -> None:
-    for name in _keys(table):
-        value = row.get(name)
-        # most are far from it, and need not be encoded for that
-        if value and len(value) * 4 > LONGEST_KEY and len(value.encode("utf-8", "replace")) > LONGEST_KEY:
-            raise Refused(f"The {name} of a {table.name} has at most {LONGEST_KEY} bytes. {value[:40]!r}... is longer.")
+@lru_cache(maxsize=None)
+def _largest(table: Table) -> Dict[str, int]:
+    """How many characters the columns of JSON take."""
+    columns = [column for column in table.columns if isinstance(column.type, JSON)]
+    return {column.name: column.info.get("largest", LARGEST_JSON) for column in columns}
+
+
+def _check(table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Refuses what is too large to be stored, or would be too large to be read together with others."""
+    keys, largest = _keys(table), _largest(table)
+    # many rows have the same state
+    seen: Any = None
+    for row in rows:
+        for name, value in row.items():
+            if isinstance(value, str):
+                _check_text(table, name, value, name in keys)
+            elif isinstance(value, (dict, list)) and value and value is not seen:
+                seen = value
+                length = len(json.dumps(value))
+                if length > largest.get(name, LARGEST_JSON):
+                    raise Refused(
+                        f"The {name} of a {table.name} has at most {largest[name]:,} characters as JSON, not "
+                        f"{length:,}. Store large values in files or a database, and pass where they are."
+                    )
+
+
+def _check_text(table: Table, name: str, value: str, is_key: bool) -> None:
+    if len(value) > LARGEST_TEXT:
+        raise Refused(
+            f"The {name} of a {table.name} has at most {LARGEST_TEXT:,} characters, not {len(value):,}. Shorten it."
+        )
+    # most are far from it, and need not be encoded for that
+    if is_key and len(value) * 4 > LONGEST_KEY and len(value.encode("utf-8", "replace")) > LONGEST_KEY:
+        raise Refused(f"The {name} of a {table.name} has at most {LONGEST_KEY} bytes. {value[:40]!r}... is longer.")
 
 
 @lru_cache(maxsize=None)

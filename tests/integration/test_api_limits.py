@@ -295,3 +295,74 @@ def test_documents_that_are_long_because_of_the_ids_in_them_are_not_kept_in_memo
     assert document._kept.cache_info().currsize == 0
     assert api.ask("{ task_run { id } }") == {"task_run": []}
     assert document._kept.cache_info().currsize == 1
+
+
+def test_a_larger_answer_than_the_limit_is_refused_before_it_is_built(api: Caller) -> None:
+    flow_id = api.flow_id()
+    for _ in range(5):
+        api.flow_run_id(flow_id, parameters={"a": "x" * 10_000})
+    query = "{ flow_run { parameters } }"
+    assert len(limited(api, answer=60_000).ask(query)["flow_run"]) == 5
+    assert "larger than 40,000 characters" in limited(api, answer=40_000).error(query)
+    # what is kept as many objects takes more memory than its text
+    api.flow_run_id(flow_id, parameters={"a": [[] for _ in range(10_000)]})
+    assert "larger than" in limited(api, answer=100_000).error(query)
+
+
+def test_all_answers_to_a_request_are_limited_together(api: Caller) -> None:
+    api.mutate("create_project", tenant_id=api.tenant_id(), name="p", description="x" * 10_000)
+    aliases = "{ " + " ".join(f"a{number}: project {{ description }}" for number in range(4)) + " }"
+    few = limited(api, answer=35_000)
+    assert "larger than" in few.error(aliases)
+    batch = json.dumps([{"query": "{ project { description } }"}] * 5).encode()
+    _, answers = few.api.answer(batch)
+    assert ["errors" in answer for answer in answers] == [False] * 3 + [True] * 2
+
+
+def test_what_many_rows_refer_to_counts_as_often_as_it_is_written(api: Caller) -> None:
+    flow_id = api.flow_id()
+    api.mutate("set_project_description", project_id=api.project_id(), description="x" * 10_000)
+    for _ in range(10):
+        api.flow_run_id(flow_id)
+    query = "{ flow_run { flow { project { description } } } }"
+    assert limited(api, answer=110_000).ask(query)
+    assert "larger than" in limited(api, answer=90_000).error(query)
+
+
+@pytest.mark.parametrize("value", ["x" * 5_000_000, ["y" * 1_000_000] * 5], ids=["text", "list"])
+@pytest.mark.parametrize("name", ["parameters", "context", "run_config"])
+def test_larger_values_of_a_flow_run_than_the_limit_are_refused(api: Caller, name: str, value: Any) -> None:
+    message = api.refused("create_flow_run", flow_id=api.flow_id(), **{name: {"a": value}})
+    assert f"The {name} of a flow_run has at most 5,000,000 characters as JSON, not 5,000,0" in message
+    assert api.count("flow_run") == 0
+
+
+def test_a_longer_line_of_a_log_than_the_limit_is_refused(api: Caller) -> None:
+    """Prefect's client cuts them."""
+    logs = [{"flow_run_id": api.flow_run_id(), "message": "x" * 1_000_001}]
+    assert "at most 1,000,000 characters, not 1,000,001" in api.refused("write_run_logs", "success", logs=logs)
+
+
+def test_more_lines_tasks_edges_and_states_than_the_limit_are_refused_at_once(api: Caller) -> None:
+    run_id, project_id = api.flow_run_id(), api.project_id()
+    logs = [{"flow_run_id": run_id, "message": str(number)} for number in range(20_001)]
+    assert "20,000 lines" in api.refused("write_run_logs", "success", logs=logs)
+    many = [{"slug": str(number)} for number in range(10_001)]
+    flow = {"name": "large", "tasks": many}
+    assert "10,001 tasks" in api.refused("create_flow", project_id=project_id, serialized_flow=flow)
+    edges = [{"upstream_task": "a", "downstream_task": "b"}] * 50_001
+    flow = {"name": "large", "tasks": [{"slug": "a"}, {"slug": "b"}], "edges": edges}
+    assert "50,001 edges" in api.refused("create_flow", project_id=project_id, serialized_flow=flow)
+    states = [{"flow_run_id": run_id, "state": {"type": "Running"}}] * 501
+    assert "at most 500 states" in api.refused("set_flow_run_states", "states { id }", states=states)
+    assert (api.count("flow"), api.count("log")) == (1, 0)
+
+
+def test_a_flow_does_not_grow_beyond_the_limit_in_several_requests(
+    api: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("prefect_taskrun_tasks.server.rules.flows.MOST_TASKS", 3)
+    flow_id = api.flow_id(tasks=["a", "b"])
+    assert api.mutate("register_tasks", "success", flow_id=flow_id, serialized_tasks=[{"slug": "b"}, {"slug": "c"}])
+    message = api.refused("register_tasks", "success", flow_id=flow_id, serialized_tasks=[{"slug": "d"}])
+    assert "4 tasks: this backend takes 3" in message

@@ -125,6 +125,7 @@ Examples:
 @click.option("--max-depth", "depth", type=click.IntRange(1), help="Levels of fields in a query. Default: 15.")
 @click.option("--max-fields", "fields", type=click.IntRange(1), help="Fields of a query. Default: 2,000.")
 @click.option("--max-rows", "rows", type=click.IntRange(1), help="Rows of an answer. Default: 250,000.")
+@click.option("--max-answer", "answer", type=click.IntRange(1), help="Characters of an answer. Default: 64 MiB.")
 @click.option(
     "--query-timeout",
     "seconds",

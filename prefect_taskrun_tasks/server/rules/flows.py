@@ -21,8 +21,8 @@ logger = logging.getLogger(__name__)
 #: Flows that an older Prefect has serialized lack what its backends need
 OLDEST_CORE = (0, 6, 1)
 
-#: Bytes of a flow that is sent compressed. Few bytes may stand for more than there is memory for.
-LARGEST_FLOW = 32 * 1024 * 1024
+#: Tasks and edges of a flow. Each flow run has a task run for each task; children of mapped tasks come on top.
+MOST_TASKS, MOST_EDGES = 10_000, 50_000
 
 
 def create_flow_from_compressed_string(tx: Transaction, serialized_flow: str, **options: Any) -> Row:
@@ -37,9 +37,11 @@ def create_flow_from_compressed_string(tx: Transaction, serialized_flow: str, **
 
 def _decompressed(text: str) -> bytes:
     with gzip.open(io.BytesIO(base64.b64decode(text, validate=True))) as file:
-        found = file.read(LARGEST_FLOW + 1)
-    if len(found) > LARGEST_FLOW:
-        raise Refused(f"The compressed flow is larger than {LARGEST_FLOW} bytes. Keep large values out of its tasks.")
+        found = file.read(tables.LARGEST_FLOW + 1)
+    if len(found) > tables.LARGEST_FLOW:
+        raise Refused(
+            f"The compressed flow is larger than {tables.LARGEST_FLOW} bytes. Keep large values out of its tasks."
+        )
     return found
 
 
@@ -170,12 +172,14 @@ def register_tasks(tx: Transaction, flow_id: str, serialized_tasks: List[Dict[st
     flow = tx.get(tables.flow, flow_id)
     if flow is None:
         raise Refused(f"Flow {flow_id} not found.")
+    _check_count(flow, "tasks", len(serialized_tasks), MOST_TASKS)
     check_tasks(flow["name"], serialized_tasks)
     known = set(_task_ids(tx, flow_id))
     added: Dict[str, Dict[str, Any]] = {}
     for each in serialized_tasks:
         if each["slug"] not in known:
             added[each["slug"]] = each
+    _check_count(flow, "tasks", len(known) + len(added), MOST_TASKS)
     tx.insert_many(
         tables.task,
         [
@@ -202,6 +206,14 @@ def register_tasks(tx: Transaction, flow_id: str, serialized_tasks: List[Dict[st
     return {"success": True}
 
 
+def _check_count(flow: Row, what: str, count: int, most: int) -> None:
+    if count > most:
+        raise Refused(
+            f"Flow {flow['name']!r} has {count:,} {what}: this backend takes {most:,}. "
+            "Map a task over many values instead."
+        )
+
+
 def _interval(seconds: Optional[float]) -> Optional[str]:
     if seconds is None:
         return None
@@ -221,6 +233,7 @@ def register_edges(tx: Transaction, flow_id: str, serialized_edges: List[Dict[st
     flow = tx.get(tables.flow, flow_id)
     if flow is None:
         raise Refused(f"Flow {flow_id} not found.")
+    _check_count(flow, "edges", len(serialized_edges), MOST_EDGES)
     ids = _task_ids(tx, flow_id)
     edges = tables.edge
     existing = tx.rows(select(edges.c.upstream_task_id, edges.c.downstream_task_id).where(edges.c.flow_id == flow_id))
@@ -234,6 +247,7 @@ def register_edges(tx: Transaction, flow_id: str, serialized_edges: List[Dict[st
         upstream, downstream = (ids[slug] for slug in slugs)
         if (upstream, downstream) not in known:
             added[upstream, downstream] = each
+    _check_count(flow, "edges", len(known) + len(added), MOST_EDGES)
     tx.insert_many(
         edges,
         [

@@ -56,6 +56,9 @@ _DEFAULTS: Dict[str, State] = {
 #: Seconds during which a second `Submitted` for the same flow run is refused, so that two agents cannot start it
 SUBMITTED_LOCK = 30
 
+#: States that one mutation sets. Prefect's client sets one.
+MOST_STATES = 500
+
 #: Bytes of JSON
 LARGEST_STATE = 1_000_000
 
@@ -201,7 +204,13 @@ def _is_alive(kind: Kind, name: str) -> bool:
 
 
 def set_flow_run_states(tx: Transaction, states: List[Dict[str, Any]]) -> Row:
+    _check_count(states)
     return {"states": [_set_flow_run_state(tx, each["flow_run_id"], each["state"]) for each in states]}
+
+
+def _check_count(states: List[Dict[str, Any]]) -> None:
+    if len(states) > MOST_STATES:
+        raise Refused(f"State update failed: one mutation sets at most {MOST_STATES} states, not {len(states):,}.")
 
 
 def _set_flow_run_state(tx: Transaction, flow_run_id: str, state: State) -> Row:
@@ -302,6 +311,7 @@ def _cancel_task_runs(tx: Transaction, flow_run_id: str, state: State) -> None:
 
 
 def set_task_run_states(tx: Transaction, states: List[Dict[str, Any]]) -> Row:
+    _check_count(states)
     return {"states": [_set_task_run_state(tx, each["task_run_id"], each["state"]) for each in states]}
 
 
