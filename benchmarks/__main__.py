@@ -11,9 +11,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from . import backend, child_step, deferring, growth, looking, pages, triggerer, views, waits, watcher
+from . import attacks, backend, child_step, deferring, growth, looking, pages, triggerer, views, waits, watcher
 
 BENCHMARKS = {
+    "attacks": attacks,
     "backend": backend,
     "child_step": child_step,
     "deferring": deferring,

@@ -17,7 +17,7 @@ from .document import InvalidDocument, Operation, Selection
 from .errors import NotStored, Refused, TookTooLong
 from .limits import Limits
 from .queries import QUERIES
-from .room import Room
+from .room import Large, Room
 from .rules import (
     agents,
     artifacts,
@@ -45,6 +45,8 @@ class Step(Enum):
     #: it parses JSON and GraphQL
     PARSE = "parse"
     READ = "read"
+    #: it reads what is a large part of the memory; one at a time
+    LARGE = "large"
     #: one at a time; others may come between two such steps
     WRITE = "write"
     #: it waits for somebody outside
@@ -81,8 +83,8 @@ LONGEST_MESSAGE = 2_000
 #: Terms of a statement that is kept, compiled, for the next one like it
 KEPT_TERMS = 100
 
-#: Seconds in which the documents of a request have to be parsed and validated
-PARSING = 5.0
+#: Characters of an answer that is read among the others
+SMALL = 2 * 1024 * 1024
 
 #: Operations in one batch
 LARGEST_BATCH = 25
@@ -92,7 +94,7 @@ class BadRequest(Exception):
     """A body that is no GraphQL request."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Asked:
     """What holds for all operations of one request."""
 
@@ -100,8 +102,16 @@ class _Asked:
     headers: Mapping[str, str]
     #: the reading of `time.monotonic` at which it was begun to be answered
     begun: float
-    #: for all answers
+    #: for all answers; at first little, as most are small
     room: Room
+    #: it has asked for more, and is answered on a thread for such requests
+    is_large: bool = False
+
+    def step(self, operation: Operation, field: Selection) -> Step:
+        """The next one, which answers a field."""
+        if not operation.is_mutation or field.name == "__typename":
+            return Step.LARGE if self.is_large else Step.READ
+        return Step.OUTSIDE if field.name in _OUTSIDE else Step.WRITE
 
 
 class Api:
@@ -142,7 +152,7 @@ class Api:
         A document that cannot be executed is answered with 400. One that can is answered with 200, also when a
         field of it fails, because the Prefect client repeats a request that is answered with 5xx.
         """
-        asked = _Asked(headers or {}, monotonic(), Room(self._limits.answer))
+        asked = _Asked(headers or {}, monotonic(), Room(self._limits.answer, SMALL))
         try:
             request = strict_json.loads(body)
         except (ValueError, RecursionError) as error:
@@ -172,21 +182,21 @@ class Api:
         """The operation of a request, or the answer where there is nothing to be executed any more."""
         try:
             text, variables, name = _request(request)
-            parsing = within(asked.begun + PARSING - monotonic(), lambda: self._database.is_interrupted)
-            operation = document.read(self._schema, text, variables, name, limits, parsing)
+            self._check_going_on("The request")
+            operation = document.read(self._schema, text, variables, name, limits)
             if not operation.is_introspection:
                 return operation
-            with within(PARSING, lambda: self._database.is_interrupted):
+            with within(limits.seconds, lambda: self._database.is_interrupted):
                 result = graphql.graphql_sync(self._schema, text, variable_values=variables, operation_name=name)
             return 200, dict(result.formatted)
-        except BadRequest as error:
+        except (BadRequest, Refused) as error:
             return 400, _bad_request(str(error))
         except InvalidDocument as invalid:
             return 400, {"errors": [_error(each, "GRAPHQL_VALIDATION_FAILED") for each in invalid.errors]}
         except RecursionError:
             return 400, _bad_request(NESTED)
         except TookTooLong:
-            return 400, _bad_request(f"The document was not parsed within {PARSING:g} s. Send a shorter one.")
+            return 400, _bad_request(f"The schema was not read within {limits.seconds:g} s. Ask for less of it.")
         except Exception:
             return 200, {"data": None, "errors": [_fault("The request", [])]}
 
@@ -194,11 +204,24 @@ class Api:
         data: Answer = {}
         errors: List[Answer] = []
         for field in operation.selections:
-            yield _step(operation, field)
+            yield asked.step(operation, field)
             try:
-                value = self._field(operation, field, asked)
-                asked.room.write(value, field)
+                try:
+                    value = self._field(operation, field, asked)
+                except Large:
+                    # an exception holds what was read until then, as long as it is handled
+                    asked.is_large = True
+                if asked.is_large and asked.room.is_small:
+                    asked.room = Room(self._limits.answer)
+                    yield asked.step(operation, field)
+                    value = self._field(operation, field, asked)
+                try:
+                    asked.room.write(value, field)
+                except Large:
+                    asked.is_large, asked.room = True, Room(self._limits.answer)
+                    asked.room.write(value, field)
                 data[field.key] = value
+                del value
             except Refused as refused:
                 data[field.key] = None
                 errors.append(_error(GraphQLError(str(refused), path=[field.key]), refused.CODE))
@@ -211,13 +234,15 @@ class Api:
             except Exception:
                 data[field.key] = None
                 errors.append(_fault(field.name, [field.key]))
+        if asked.is_large:
+            # to be written there
+            yield Step.LARGE
         return 200, {"data": data, "errors": errors} if errors else {"data": data}
 
     def _field(self, operation: Operation, field: Selection, asked: _Asked) -> Any:
         if field.name == "__typename":
             return field.parent
-        if self._database.is_interrupted:
-            raise Refused(f"{field.name} was not carried out: the backend is stopping. Try again.")
+        self._check_going_on(field.name)
         if operation.is_mutation:
             return document.pick(self._mutate(field, asked), field)
         terms = document.terms_in(field)
@@ -246,6 +271,10 @@ class Api:
                 "Ask for some at a time with where and limit."
             )
         return found
+
+    def _check_going_on(self, what: str) -> None:
+        if self._database.is_interrupted:
+            raise Refused(f"{what} was not carried out: the backend is stopping. Try again.")
 
     def _mutate(self, field: Selection, asked: _Asked) -> Row:
         if monotonic() > asked.begun + self._limits.seconds:
@@ -286,12 +315,6 @@ def _read(connection: Connection, field: Selection, most: int) -> Any:
     given = field.arguments.get("limit")
     limit = most + 1 if given is None else min(given, most + 1)
     return reading.rows(connection, table, field.fields, {**order, **field.arguments, "limit": limit}, computed)
-
-
-def _step(operation: Operation, field: Selection) -> Step:
-    if not operation.is_mutation or field.name == "__typename":
-        return Step.READ
-    return Step.OUTSIDE if field.name in _OUTSIDE else Step.WRITE
 
 
 def _is_request(request: Any) -> bool:

@@ -1,9 +1,8 @@
 """From a GraphQL document to what it asks for: operations that are trees of selections."""
 
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, ContextManager, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from graphql import (
     DocumentNode,
@@ -68,12 +67,8 @@ class Operation:
     is_introspection: bool
 
 
-def _valid(schema: GraphQLSchema, text: str, limits: Limits, parsing: ContextManager[None]) -> DocumentNode:
-    if len(text) <= LONGEST_KEPT:
-        # within the limits, one as short takes less than a second
-        return _kept(schema, text, limits)
-    with parsing:
-        return _checked(schema, text, limits)
+def _valid(schema: GraphQLSchema, text: str, limits: Limits) -> DocumentNode:
+    return (_checked if len(text) > LONGEST_KEPT else _kept)(schema, text, limits)
 
 
 def _checked(schema: GraphQLSchema, text: str, limits: Limits) -> DocumentNode:
@@ -153,7 +148,6 @@ def read(
     variables: Dict[str, Any],
     operation_name: Optional[str] = None,
     limits: Limits = Limits(),  # noqa: B008 - a frozen value
-    parsing: Optional[ContextManager[None]] = None,
 ) -> Operation:
     """The operation of a document that is to be executed.
 
@@ -163,12 +157,11 @@ def read(
         variables: their values, by name.
         operation_name: which operation, if there are several.
         limits: how large the document may be.
-        parsing: entered to parse and validate a long document; ends that by an exception of its own.
 
     Raises:
         InvalidDocument: see there.
     """
-    document = _valid(schema, text, limits, parsing or nullcontext())
+    document = _valid(schema, text, limits)
     operations = [node for node in document.definitions if isinstance(node, OperationDefinitionNode)]
     if operation_name:
         operations = [node for node in operations if node.name and node.name.value == operation_name]

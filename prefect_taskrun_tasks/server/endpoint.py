@@ -10,6 +10,7 @@ from typing import Any, Callable, Iterator, List, Mapping, Optional, Union
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 
+from . import memory
 from .api import Api, Step, Steps
 from .api_key import ApiKey
 from .errors import Outdated, Refused
@@ -33,6 +34,9 @@ PIECE = 262_144
 
 #: Bytes of all large answers that are being read; one that is larger is sent alone
 UNREAD = 128 * 1024 * 1024
+
+#: Bytes of a request, or of an answer, that leave much memory behind
+LARGE = 1024 * 1024
 
 #: The header of an answer after which nothing more of the request is read
 CLOSE = {"connection": "close"}
@@ -74,13 +78,37 @@ def _advance(steps: Steps, kind: Step) -> Union[Step, Answered]:
     """
     try:
         step = next(steps)
-        while step is kind is Step.READ:
+        while step is kind and kind in (Step.READ, Step.LARGE):
+            # what is read is held until it is written: a large answer is written before the next one is read
             step = next(steps)
         return step
     except StopIteration as end:
         # as text, which the event loop would take its time for
         status, answer = end.value
-        return Answered(status, json.dumps(answer), is_empty(answer), _ending(answer), _fields(answer))
+        pieces = list(_pieces(answer)) if kind is Step.LARGE else [json.dumps(answer)]
+        return Answered(status, pieces, is_empty(answer), _ending(answer), _fields(answer))
+
+
+def _pieces(value: Any, levels: int = 3) -> Iterator[str]:
+    """JSON in pieces: while one is made, no other thread can do anything.
+
+    Args:
+        value: what is to be written.
+        levels: of objects and lists that are taken apart: answers of a batch, data, fields.
+    """
+    if levels and isinstance(value, dict):
+        for number, name in enumerate(value):
+            yield f"{', ' if number else '{'}{json.dumps(name)}: "
+            yield from _pieces(value[name], levels - 1)
+        yield "}" if value else "{}"
+    elif isinstance(value, list) and len(value) > 1:
+        # many are small
+        some = max(1, min(100, len(value) // 100))
+        for first in range(0, len(value), some):
+            yield f"{', ' if first else '['}{json.dumps(value[first : first + some])[1:-1]}"
+        yield "]"
+    else:
+        yield json.dumps(value)
 
 
 class _TooMuch(Exception):
@@ -91,25 +119,30 @@ class _InPieces(Response):
     """An answer that is sent as fast as it is read, so that no more than its text is held.
 
     Args:
-        text: JSON, all of ASCII.
+        pieces: JSON, all of ASCII.
         status: HTTP's.
         headers: with the content's length.
         done: called when it is sent, or nobody reads it any more.
     """
 
-    def __init__(self, text: str, status: int, headers: Mapping[str, str], done: Callable[[], None]) -> None:
+    def __init__(self, pieces: List[str], status: int, headers: Mapping[str, str], done: Callable[[], None]) -> None:
         super().__init__(None, status, headers, media_type="application/json")
-        self._text = text
+        self._pieces = pieces
         self._done = done
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            for begun in range(0, len(self._text), PIECE):
-                piece = self._text[begun : begun + PIECE].encode()
-                is_last = begun + PIECE >= len(self._text)
-                await send({"type": "http.response.body", "body": piece, "more_body": not is_last})
+            # each is freed when it is sent
+            self._pieces.reverse()
+            while self._pieces:
+                text = self._pieces.pop()
+                for begun in range(0, len(text), PIECE):
+                    piece = text[begun : begun + PIECE].encode()
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
+            self._pieces.clear()
             self._done()
 
 
@@ -182,6 +215,12 @@ class Endpoint:
             return await self._answer(bodies, request.headers)
         finally:
             self._received_bytes -= length
+            self._give_back(length)
+
+    def _give_back(self, length: int) -> None:
+        """Gives back the memory that a request or an answer took, after it is freed."""
+        if length > LARGE:
+            asyncio.get_running_loop().run_in_executor(self._workers[Step.LARGE], memory.give_back)
 
     def _too_large(self) -> str:
         return f"The request is larger than {self._limits.body} bytes."
@@ -221,7 +260,7 @@ class Endpoint:
                 if isinstance(done, Answered):
                     return done
                 kind = done
-                written = written or kind is not Step.READ
+                written = written or kind in (Step.WRITE, Step.OUTSIDE)
 
         begun, coming = perf_counter(), self._news.coming
         answered = await ask()
@@ -234,22 +273,23 @@ class Endpoint:
         return StreamingResponse(held, headers=applied, media_type="application/json")
 
     def _response(self, answered: Answered, headers: Optional[Mapping[str, str]]) -> Response:
-        length = len(answered.text)
+        length = sum(map(len, answered.pieces))
         if length <= PIECE:
-            return Response(answered.text, answered.status, headers, media_type="application/json")
+            return Response("".join(answered.pieces), answered.status, headers, media_type="application/json")
         if self._unread + length > max(UNREAD, length):
             return self._refuse(503, "Too many large answers are being read at once. Try again.")
         self._unread += length
 
         def done() -> None:
             self._unread -= length
+            self._give_back(length)
 
-        return _InPieces(answered.text, answered.status, {**(headers or {}), "content-length": str(length)}, done)
+        return _InPieces(answered.pieces, answered.status, {**(headers or {}), "content-length": str(length)}, done)
 
     def _refuse(self, status: int, message: str, code: str = "BAD_REQUEST", **headers: str) -> Response:
         """The answer to a request that was not looked into."""
         answer = {"errors": [{"message": message, "extensions": {"code": code}}]}
-        self._note("unread", Answered(status, "", False, _ending(answer), _fields(answer)), 0.0)
+        self._note("unread", Answered(status, [], False, _ending(answer), _fields(answer)), 0.0)
         return json_response(status, answer, headers)
 
     def _note(self, kind: str, answered: Answered, seconds: float) -> None:

@@ -115,8 +115,10 @@ class Backend:
         self._teller = Teller(self.url)
         # writing goes one by one anyway; with threads of its own, reading never waits for it
         self._readers = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="read")
-        # long documents are parsed one by one, so that they do not take the processor from all others
+        # long documents are parsed one by one, so that they do not take the processor from all others; and large
+        # answers are read so, for they take memory as well
         self._parser = ThreadPoolExecutor(1, thread_name_prefix="parse")
+        self._large = ThreadPoolExecutor(1, thread_name_prefix="large")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="write")
         # nor does it wait for a thread to say that it is well
         self._upkeep = ThreadPoolExecutor(1, thread_name_prefix="upkeep")
@@ -128,6 +130,7 @@ class Backend:
             {
                 Step.PARSE: self._parser,
                 Step.READ: self._readers,
+                Step.LARGE: self._large,
                 Step.WRITE: self._writer,
                 Step.OUTSIDE: self._outside,
             },
@@ -168,6 +171,7 @@ class Backend:
             self._database.interrupt()
             self._outside.shutdown()
             self._parser.shutdown()
+            self._large.shutdown()
             self._readers.shutdown()
             self._upkeep.shutdown()
             self._writer.shutdown()

@@ -21,8 +21,8 @@ class Answered(NamedTuple):
 
     #: HTTP's
     status: int
-    #: as JSON
-    text: str
+    #: as JSON, in pieces
+    pieces: List[str]
     #: see `is_empty`
     is_empty: bool
     #: how the request has ended, in one word
@@ -77,9 +77,9 @@ class News:
                 coming = self.coming
                 answered = await ask()
                 if not answered.is_empty:
-                    yield answered.text
+                    yield "".join(answered.pieces)
                     return
-        yield (await ask()).text
+        yield "".join((await ask()).pieces)
 
 
 def preferred_hold(headers: Mapping[str, str]) -> Optional[int]:

@@ -44,8 +44,8 @@ Measured = Dict[Keys, Any]
 #: Keys in one ``IN (...)``; SQLite takes 32,766 parameters in a statement
 KEYS = 10_000
 
-#: Rows that are read at a time
-PART = 100
+#: Rows that PostgreSQL sends at a time; each may have some megabytes
+PART = 20
 
 
 class Relationship(NamedTuple):
@@ -290,11 +290,10 @@ def _found(
     # PostgreSQL's client library would hold all rows, before the first of them is seen
     options = {} if is_small else {"stream_results": True, "max_row_buffer": PART}
     result = connection.execute(statement, execution_options=options)
-    for part in result.mappings().partitions(PART):
-        room.take(len(part) * (ROW + fields * KEY))
-        for row in part:
-            room.take(sum([VALUE + len(value) if isinstance(value, str) else VALUE for value in row.values()]))
-            rows.append({**row, **{name: room.loads(row[name]) for name in texts}} if texts else dict(row))
+    for row in result.mappings():
+        values = sum([VALUE + len(value) if isinstance(value, str) else VALUE for value in row.values()])
+        room.take(ROW + fields * KEY + values)
+        rows.append({**row, **{name: room.loads(row[name]) for name in texts}} if texts else dict(row))
     return rows
 
 

@@ -17,17 +17,24 @@ _OBJECTS = {"{": 200, "[": 64, ",": 60}
 ROW, VALUE, KEY = 200, 60, 20
 
 
+class Large(Exception):
+    """The answer is larger than those that are read at once may be."""
+
+
 class Room:
     """What is left for an answer.
 
     Args:
         characters: that it may have.
+        small: characters beyond which `Large` is raised.
     """
 
-    def __init__(self, characters: float = math.inf) -> None:
+    def __init__(self, characters: float = math.inf, small: float = math.inf) -> None:
         self._limit = characters
-        self._characters = characters
-        self._memory = characters * MEMORY
+        #: more than it has may be had for a large answer
+        self.is_small = small < characters
+        self._characters = min(small, characters)
+        self._memory = self._characters * MEMORY
         #: by `id`, of the JSON that was read for this answer and is still held
         self._lengths: Dict[int, int] = {}
 
@@ -35,6 +42,7 @@ class Room:
         """Takes some of the memory.
 
         Raises:
+            Large: there is not as much left, but more for large answers.
             Refused: there is not as much left.
         """
         self._memory -= bytes
@@ -45,7 +53,8 @@ class Room:
         """The value of stored JSON; its memory is taken before it is needed.
 
         Raises:
-            Refused: there is not as much left.
+            Large: see `take`.
+            Refused: see `take`.
         """
         if text is None:
             return None
@@ -59,11 +68,13 @@ class Room:
         """Takes the characters of the answer to a field; what many refer to is written as often.
 
         Raises:
+            Large: there are not as many left, but more for large answers.
             Refused: there are not as many left.
         """
-        self._characters -= self._length(value, field.fields, {}) + len(field.key)
-        if self._characters < 0:
+        length = self._length(value, field.fields, {}) + len(field.key)
+        if length > self._characters:
             raise self._refusal()
+        self._characters -= length
 
     def _length(self, value: Any, fields: List[Selection], known: Dict[Tuple[int, int], int]) -> int:
         if not fields or value is None:
@@ -90,7 +101,9 @@ class Room:
             return len(json.dumps(value)) if length is None else length
         return 5
 
-    def _refusal(self) -> Refused:
+    def _refusal(self) -> Exception:
+        if self.is_small:
+            return Large()
         return Refused(
             f"The answer is larger than {self._limit:,} characters. "
             "Ask for fewer rows at a time with where and limit, or for fewer fields."

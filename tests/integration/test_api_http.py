@@ -128,6 +128,36 @@ def test_large_requests_together_leave_room_for_small_ones(backend: Backend, mon
     assert requests.post(backend.url, data=large, headers=JSON, timeout=20).ok
 
 
+def test_a_large_answer_is_the_same_as_a_small_one(backend: Backend, client: prefect.Client) -> None:
+    """It is read by a thread for large answers, written in pieces, and sent as it is read."""
+    client.create_project("p", project_description="\U0001f600" + "x" * 900_000)
+    fields = ["name", "description", "flows { id }", "tenant { slug }"]
+    query = "{ " + " ".join(f"a{n}: project {{ {' '.join(fields)} }}" for n in range(5)) + " empty: flow { id } hello }"
+    answer = requests.post(backend.url, json={"query": query}, timeout=20)
+    row = {"name": "p", "description": "\U0001f600" + "x" * 900_000, "flows": [], "tenant": {"slug": "default"}}
+    expected = {**{f"a{n}": [row] for n in range(5)}, "empty": [], "hello": "👋"}
+    assert answer.json() == {"data": expected}
+    assert int(answer.headers["content-length"]) == len(answer.content) > 4_500_000
+    batch = requests.post(backend.url, json=[{"query": query}, {"query": "{ unheard_of }"}], timeout=20).json()
+    assert (batch[0], list(batch[1])) == ({"data": expected}, ["errors"])
+
+
+def test_large_answers_that_are_not_read_leave_room_for_others(
+    backend: Backend, client: prefect.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("prefect_taskrun_tasks.server.endpoint.UNREAD", 1_000_000)
+    client.create_project("p", project_description="x" * 900_000)
+    body = json.dumps({"query": "{ " + " ".join(f"a{n}: project {{ description }}" for n in range(30)) + " }"}).encode()
+    with connected(backend) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        eventually(lambda: backend._endpoint._unread)
+        assert requests.post(backend.url, data=body, headers=JSON, timeout=20).status_code == 503
+        assert requests.post(backend.url, json={"query": "{ hello }"}, timeout=20).ok
+    eventually(lambda: backend._endpoint._unread == 0)
+    assert requests.post(backend.url, data=body, headers=JSON, timeout=20).ok
+
+
 def test_connections_by_which_nobody_asks_keep_nobody_out(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("prefect_taskrun_tasks.server.connection._most_connections", lambda: 10)
     with ExitStack() as opened:
