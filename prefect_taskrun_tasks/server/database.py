@@ -3,7 +3,7 @@
 import math
 import time
 from contextlib import ExitStack, contextmanager
-from typing import Any, Callable, Iterator, Union
+from typing import Any, Callable, Collection, Iterator, Union
 
 from sqlalchemy import Connection, make_url, select
 from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, SQLAlchemyError
@@ -158,7 +158,7 @@ class Database:
         """
         self.store.reserve()
 
-    def listen(self, told: Callable[[bool, bool], None]) -> None:
+    def listen(self, told: Callable[[bool, Collection[str]], None]) -> None:
         """Calls `told` when another backend has stored something, with `Transaction.queued` and `Transaction.news`."""
         self.store.listen(told)
 

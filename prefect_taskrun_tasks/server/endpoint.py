@@ -16,7 +16,7 @@ from .api_key import ApiKey
 from .errors import Outdated, Refused
 from .limits import Limits
 from .metrics import Requests
-from .news import Answered, News, is_empty, preferred_hold
+from .news import Answered, Held, News, is_empty, preferred_hold
 
 logger = logging.getLogger(__name__)
 
@@ -262,15 +262,25 @@ class Endpoint:
                 kind = done
                 written = written or kind in (Step.WRITE, Step.OUTSIDE)
 
-        begun, coming = perf_counter(), self._news.coming
-        answered = await ask()
+        held = self._news.begin(bodies[0]) if seconds else None
+        begun = perf_counter()
+        try:
+            answered = await ask()
+        except BaseException:
+            self._forget(held)
+            raise
         self._note("mutation" if written else "query", answered, perf_counter() - begun)
         seconds = None if written else seconds
         applied = None if seconds is None else {"Preference-Applied": f"wait={seconds}"}
-        if not seconds or not answered.is_empty:
+        if not seconds or not held or not answered.is_empty:
+            self._forget(held)
             return self._response(answered, applied)
-        held = self._news.hold(coming, ask, seconds, self._is_stopping)
-        return StreamingResponse(held, headers=applied, media_type="application/json")
+        answers = self._news.hold(held, ask, seconds, self._is_stopping)
+        return StreamingResponse(answers, headers=applied, media_type="application/json")
+
+    def _forget(self, held: Optional[Held]) -> None:
+        if held:
+            self._news.forget(held)
 
     def _response(self, answered: Answered, headers: Optional[Mapping[str, str]]) -> Response:
         length = sum(map(len, answered.pieces))

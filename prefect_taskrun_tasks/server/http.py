@@ -9,7 +9,7 @@ import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager, closing
-from typing import Any, AsyncIterator, Dict, Iterable, List, Optional
+from typing import Any, AsyncIterator, Collection, Dict, Iterable, List, Optional
 from weakref import WeakSet
 
 import uvicorn
@@ -33,7 +33,7 @@ from .limits import Limits
 from .news import News
 from .poke import Poker
 from .services import INTERVALS, Pass, Services
-from .transaction import Transaction
+from .transaction import ANYTHING, Transaction
 
 logger = logging.getLogger(__name__)
 
@@ -151,7 +151,7 @@ class Backend:
             # by h11: the other that uvicorn takes where it is installed has no limit to what it reads of headers
             http=Connection,
         )
-        self._server = _Server(config, self._database)
+        self._server = _Server(config, self._database, self._news)
         _backends.add(self)
         self._thread: Optional[threading.Thread] = None
 
@@ -199,11 +199,11 @@ class Backend:
         self._told(tx.queued, tx.news)
         self._teller.tell(tx.calls)
 
-    def _told(self, queued: bool, news: bool) -> None:
+    def _told(self, queued: bool, news: Collection[str]) -> None:
         if queued:
             self._poker.poke()
         if news:
-            self._news.tell()
+            self._news.tell(news)
 
     async def _health(self, request: Request) -> Response:
         checked = asyncio.get_running_loop().run_in_executor(self._upkeep, self._database.check)
@@ -253,9 +253,10 @@ class Backend:
 class _Server(uvicorn.Server):
     """A server that ends what is still at work some seconds after it was told to stop."""
 
-    def __init__(self, config: uvicorn.Config, database: Database) -> None:
+    def __init__(self, config: uvicorn.Config, database: Database, news: News) -> None:
         super().__init__(config)
         self._database = database
+        self._news = news
 
     async def startup(self, sockets: Optional[List[socket.socket]] = None) -> None:
         await super().startup(sockets)
@@ -265,6 +266,8 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: Optional[List[socket.socket]] = None) -> None:
         loop = asyncio.get_running_loop()
+        # answers that are held are given now
+        self._news.tell([ANYTHING])
         loop.call_later(READING, self._database.interrupt)
         loop.call_later(GRACE - 0.5, self._close_connections)
         await super().shutdown(sockets)

@@ -11,13 +11,14 @@ import time
 import uuid
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, Optional, Sequence, Set, Union
+from typing import Any, Callable, Collection, Dict, Iterator, Optional, Sequence, Set, Union
 
 from sqlalchemy import URL, Connection, create_engine, event, func, select
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from . import tables
 from .errors import DatabaseUnusable, Refused, TookTooLong
+from .transaction import ANYTHING
 
 #: Seconds to wait for a connection, for the writer before this one, and for a writer of whom nothing is heard any more
 PATIENCE = 10
@@ -27,6 +28,9 @@ WRITER = 0x70746B74
 
 #: Where backends on one database tell each other what has happened, and seconds between two looks whether to go on
 CHANNEL, PULSE = "prefect_taskrun", 0.5
+
+#: Ids of what has changed that are told at once
+MOST_ANNOUNCED = 150
 
 #: What keeps a transaction from being stored, by SQLSTATE or its class
 HINDRANCES = {
@@ -221,23 +225,25 @@ class PostgresqlServer:
     def reserve(self) -> None:
         """Does nothing: backends share a server."""
 
-    def announce(self, connection: Connection, queued: bool, news: bool) -> None:
+    def announce(self, connection: Connection, queued: bool, news: Collection[str]) -> None:
         """Tells the other backends, as soon as the transaction is stored."""
-        payload = json.dumps([self._id, queued, news])
+        # PostgreSQL takes 8,000 characters
+        ids = list(news) if len(news) <= MOST_ANNOUNCED else [ANYTHING]
+        payload = json.dumps([self._id, queued, ids])
         connection.execute(select(func.pg_notify(CHANNEL, payload)))
 
-    def listen(self, told: Callable[[bool, bool], None]) -> None:
+    def listen(self, told: Callable[[bool, Collection[str]], None]) -> None:
         """Calls `told` with what other backends announce, from a thread of its own, until this is closed."""
         self._listener = threading.Thread(target=self._listen, args=[told], name="listen", daemon=True)
         self._listener.start()
 
-    def _listen(self, told: Callable[[bool, bool], None]) -> None:
+    def _listen(self, told: Callable[[bool, Collection[str]], None]) -> None:
         is_heard = True
         while not self._closed.is_set():
             try:
                 with self._listening() as server:
                     # there may have been something before
-                    told(True, True)
+                    told(True, [ANYTHING])
                     is_heard = True
                     while not self._closed.is_set():
                         # returns at least that often, to see whether it is closed
@@ -262,14 +268,15 @@ class PostgresqlServer:
                 # in the pool it would go on to be sent it
                 connection.invalidate()
 
-    def _heard(self, payload: str, told: Callable[[bool, bool], None]) -> None:
+    def _heard(self, payload: str, told: Callable[[bool, Collection[str]], None]) -> None:
         try:
             sender, queued, news = json.loads(payload)
         except (TypeError, ValueError):
             # whoever may use the database may send whatever it likes
             return
         if sender != self._id:
-            told(bool(queued), bool(news))
+            # a backend of an earlier version says only whether there is something
+            told(bool(queued), list(map(str, news)) if isinstance(news, list) else [ANYTHING] if news else [])
 
     def interrupt(self) -> None:
         """See `Database.interrupt`."""

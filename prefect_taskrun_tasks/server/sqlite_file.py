@@ -7,7 +7,7 @@ import threading
 import time
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, Callable, Iterator, Optional
+from typing import IO, Any, Callable, Collection, Iterator, Optional
 from weakref import WeakSet
 
 from sqlalchemy import URL, Connection, create_engine, event, inspect
@@ -269,10 +269,10 @@ class SqliteFile:
         self._lock = lock
         _reserved.add(self)
 
-    def announce(self, connection: Connection, queued: bool, news: bool) -> None:
+    def announce(self, connection: Connection, queued: bool, news: Collection[str]) -> None:
         """Does nothing: no other backend uses the file."""
 
-    def listen(self, told: Callable[[bool, bool], None]) -> None:
+    def listen(self, told: Callable[[bool, Collection[str]], None]) -> None:
         """Does nothing: no other backend uses the file."""
 
     def interrupt(self) -> None:

@@ -3,7 +3,7 @@
 import json
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any, Dict, FrozenSet, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence
+from typing import Any, Dict, FrozenSet, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Set
 
 from sqlalchemy import JSON, Connection, Select, Table, UniqueConstraint, bindparam, select
 
@@ -18,6 +18,10 @@ LONGEST_KEY = 2_000
 
 #: Characters of a text, and of JSON. Prefect's client cuts the messages of logs to as much
 LARGEST_TEXT, LARGEST_JSON = 1_000_000, 5_000_000
+
+
+#: Among the ids of what has changed: it may be anything
+ANYTHING = "*"
 
 
 class Call(NamedTuple):
@@ -46,8 +50,8 @@ class Transaction:
         self.core_version = core_version
         #: a run became ready for an agent: agents are told once the transaction is stored
         self.queued = False
-        #: a flow run changed its state, or is gone: who waits for that is told
-        self.news = False
+        #: ids of flow runs that changed their state, of their flows and tenants; or `ANYTHING`, where some are gone
+        self.news: Set[str] = set()
         #: what cloud hooks are to be told once the transaction is stored
         self.calls: List[Call] = []
 
@@ -97,7 +101,7 @@ class Transaction:
 
     def delete(self, table: Table, *where: Any) -> int:
         """Deletes the rows that match, and all that hangs on them; returns how many matched."""
-        self.news = True
+        self.news.add(ANYTHING)
         return self.connection.execute(table.delete().where(*where)).rowcount
 
 

@@ -8,12 +8,13 @@ import prefect
 import pytest
 import requests
 import urllib3
+from conftest import eventually
 from driven import DrivenRun
 from prefect import Flow, task
 from prefect.engine.state import Running, Success
 
 from prefect_taskrun_tasks import api
-from prefect_taskrun_tasks.server import Backend
+from prefect_taskrun_tasks.server import Backend, news
 
 FINISHED = 'query($id: uuid) { flow_run(where: {id: {_eq: $id}, state: {_eq: "Success"}}) { id } hello }'
 
@@ -108,6 +109,67 @@ def test_a_backend_stops_while_answers_are_held(backend: Backend, run: DrivenRun
     backend.__exit__()
     thread.join(20)
     assert answers[0].json()["data"]["flow_run"] == []
+
+
+def test_an_answer_is_asked_again_only_for_what_its_request_names(
+    backend: Backend, run: DrivenRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: List[bytes] = []
+    steps = backend._endpoint._api.steps
+    monkeypatch.setattr(
+        backend._endpoint._api, "steps", lambda body, headers: asked.append(body) or steps(body, headers)
+    )
+    other = DrivenRun(Flow("other"))
+    thread = threading.Thread(target=ask, args=(backend, run, "wait=30"))
+    thread.start()
+    eventually(lambda: backend._news._held and asked)
+    of_run = [body for body in asked if run.id.encode() in body]
+    for _ in range(5):
+        other.enter(Running())
+        other.enter(Success())
+    assert [body for body in asked if b"Success" in body and run.id.encode() in body] == of_run
+    run.enter(Success())
+    thread.join(20)
+    assert not thread.is_alive()
+    assert not backend._news._held
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        'query($id: uuid) { flow_run(where: {flow_id: {_eq: $id}, state: {_eq: "Success"}}) { id } }',
+        'query { flow_run(where: {state: {_eq: "Success"}}) { id } }',
+    ],
+    ids=["of a flow", "of anything"],
+)
+def test_an_answer_about_other_things_than_a_flow_run_is_told_too(
+    backend: Backend, client: prefect.Client, run: DrivenRun, query: str
+) -> None:
+    [found] = client.graphql("{ flow { id } }").data.flow
+    body = {"query": query, "variables": {"id": found.id}}
+    finish = threading.Timer(0.3, run.enter, [Success()])
+    finish.start()
+    begun = monotonic()
+    answer = requests.post(backend.url, json=body, headers={"Prefer": "wait=30"}, timeout=60)
+    assert answer.json()["data"] == {"flow_run": [{"id": run.id}]}
+    assert monotonic() - begun < news.RECHECK
+    finish.join()
+
+
+def test_an_answer_about_what_is_related_to_a_change_comes_a_little_later(
+    backend: Backend, run: DrivenRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(news, "RECHECK", 0.5)
+    project = prefect.Client().graphql("{ project { id } }").data.project[0].id
+    query = 'query($id: uuid) { flow_run(where: {flow: {project_id: {_eq: $id}}, state: {_eq: "Success"}}) { id } }'
+    finish = threading.Timer(0.3, run.enter, [Success()])
+    finish.start()
+    body = {"query": query, "variables": {"id": project}}
+    begun = monotonic()
+    answer = requests.post(backend.url, json=body, headers={"Prefer": "wait=30"}, timeout=60)
+    assert answer.json()["data"] == {"flow_run": [{"id": run.id}]}
+    assert monotonic() - begun < 20
+    finish.join()
 
 
 def test_a_held_request_is_released_by_another_thread(backend: Backend, run: DrivenRun) -> None:

@@ -87,7 +87,7 @@ def test_a_backend_hears_of_others_again_after_the_server_was_away() -> None:
             cluster.stop()
             cluster.start()
             eventually(lambda: requests.get(f"{second.url}/health", timeout=20).ok)
-            first._news.tell = lambda: told.append(True)  # type: ignore[method-assign]
+            first._news.tell = lambda ids: told.append(True)  # type: ignore[method-assign]
             # what it was told when it began to listen again does not count
             eventually(lambda: _creates_a_run_that_is_told(second, told))
 

@@ -135,8 +135,8 @@ def record_all(tx: Transaction, kind: Kind, runs: Sequence[Row], state: State) -
     if state["type"] in SCHEDULED:
         tx.queued = True
     if kind is FLOW_RUN:
-        tx.news = True
         for run, (history, _) in zip(runs, recorded):
+            tx.news.update(id for id in (run["id"], run.get("flow_id"), run.get("tenant_id")) if id)
             events.state_changed(tx, run, history)
             if state["type"] in FINISHED:
                 reason = f"Flow run {run['name']!r} ({run['id']}) has ended as {state['type']}."
