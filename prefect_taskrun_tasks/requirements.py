@@ -5,7 +5,7 @@ from importlib import metadata
 
 #: distribution: its requirement as pip reads it, and the major version that it stands for
 REQUIRED = {
-    "prefect": ("prefect>=1.4.1,<2", "1"),
+    "prefect": ("prefect==1.*", "1"),
     "marshmallow": ("marshmallow>=3.10,<4", "3"),
     "pendulum": ("pendulum>=2.1.2,<3", "2") if sys.version_info < (3, 12) else ("pendulum>=3,<4", "3"),
 }
