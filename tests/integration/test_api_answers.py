@@ -18,6 +18,7 @@ from prefect import Flow
 from prefect.utilities.configuration import set_temporary_config
 
 from prefect_taskrun_tasks import FlowRunView, api, errors
+from prefect_taskrun_tasks.cli import look as look_module
 from prefect_taskrun_tasks.cli import main
 from prefect_taskrun_tasks.server import Backend
 
@@ -150,7 +151,8 @@ RUN = {
     ],
     ids=lambda body: body[:90].decode(),
 )
-def test_an_answer_of_another_shape_is_one_line_and_exit_code_4(body: bytes) -> None:
+def test_an_answer_of_another_shape_is_one_line_and_exit_code_4(body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(look_module, "PATIENCE", 0.5)
     with answering(200, body):
         ended = CliRunner().invoke(main, ["tree", SOMETHING])
     # whether it answers is told apart from what is wrong with the answer
