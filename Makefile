@@ -41,10 +41,11 @@ check: lint types
 
 ## Runs 200 parents with children while requests fail and processes are killed, kills a backend that writes 100 times,
 ## sends the API 20,000 requests that are made up, on each kind of database, and creates, runs and prunes 50,000 flow
-## runs in a week of seven short days. Others with SEED=2.
+## runs in a week of seven short days. Watches 200 flow runs whose log lines come late. Others with SEED=2.
 soak: $(VENV)/test
 	$(PYTEST) tests/soak --timeout 14400 --seed $(or $(SEED),1) --faulted-runs 200 --kills 100 --examples 20000 \
 		--week-runs 50000
+	$(PYTEST) tests/integration/test_waiting_last_lines.py --watched-runs 200
 
 lint: $(VENV)/develop
 	$(BIN)/ruff check .
