@@ -6,16 +6,19 @@ import stat
 from pathlib import Path
 from typing import Mapping, Union
 
+#: Characters of a key
+SHORTEST = 16
+
 
 class ApiKeyUnusable(Exception):
-    """A key that cannot be sent, or that others than its owner can read."""
+    """A key that cannot be sent, could be guessed, or that others than its owner can read or change."""
 
 
 class ApiKey:
     """What a caller has to know. It is in no message and in no log.
 
     Args:
-        text: one word of printable ASCII, as it has to travel in a header.
+        text: one word of printable ASCII, as it has to travel in a header, of at least `SHORTEST` characters.
 
     Raises:
         ApiKeyUnusable: it is none.
@@ -26,6 +29,11 @@ class ApiKey:
             raise ApiKeyUnusable("The API key is empty.")
         if not all("!" <= each <= "~" for each in text):
             raise ApiKeyUnusable("The API key must be one word of printable ASCII characters, to travel in a header.")
+        if len(text) < SHORTEST:
+            raise ApiKeyUnusable(
+                f"The API key has {len(text)} characters, and needs {SHORTEST}, as it could be guessed. Make one with: "
+                "python -c 'import secrets; print(secrets.token_urlsafe(32))'"
+            )
         self._text = text
 
     def is_in(self, headers: Mapping[str, str]) -> bool:
@@ -41,15 +49,16 @@ class ApiKey:
         """The key in a file that only its owner can read.
 
         Raises:
-            ApiKeyUnusable: it cannot be read, others can read it, or there is no key in it.
+            ApiKeyUnusable: it cannot be read, others can read or change it, or there is no key in it.
         """
         try:
             with open(path, encoding="ascii", errors="replace") as file:
                 mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-                if mode & (stat.S_IRGRP | stat.S_IROTH):
-                    raise ApiKeyUnusable(
-                        f"Others can read the API key in {str(path)!r}. Keep it to yourself: chmod 600 {path}"
-                    )
+                for bits, do in ((stat.S_IRGRP | stat.S_IROTH, "read"), (stat.S_IWGRP | stat.S_IWOTH, "change")):
+                    if mode & bits:
+                        raise ApiKeyUnusable(
+                            f"Others can {do} the API key in {str(path)!r}. Keep it to yourself: chmod 600 {path}"
+                        )
                 text = file.read().strip()
         except OSError as error:
             raise ApiKeyUnusable(f"The API key cannot be read: {error}") from error

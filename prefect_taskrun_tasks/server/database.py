@@ -139,9 +139,9 @@ class Database:
 
         Raises:
             DatabaseUnusable: it cannot.
+            NotInPlace: its file was deleted or replaced.
         """
-        if not self.store.exists():
-            raise DatabaseUnusable(f"The database {self.store.name} is not there any more.")
+        self.store.check_in_place()
         try:
             with self.read(time.monotonic() + HEALTHY) as connection:
                 connection.execute(select(tables.tenant.c.id).limit(1)).all()
@@ -182,6 +182,11 @@ def _store(url: str, must_exist: bool) -> Union[SqliteFile, PostgresqlServer]:
     # how the database is
     connections = CONNECTIONS + 6
     if kind == "postgresql":
+        if "@" in f"{parsed.host}{parsed.database}":
+            # a part of the password is in one of them
+            raise DatabaseUnusable(
+                "The database URL has an @ too many. Write an @ in the password as %40, and a / as %2F. " + KINDS
+            )
         return PostgresqlServer(parsed, connections)
     if kind == "sqlite":
         return SqliteFile(parsed, connections, must_exist)

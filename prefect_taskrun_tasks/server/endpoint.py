@@ -17,6 +17,7 @@ from .errors import Outdated, Refused
 from .limits import Limits
 from .metrics import Requests
 from .news import Answered, Held, News, is_empty, preferred_hold
+from .seldom import Seldom
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +41,9 @@ LARGE = 1024 * 1024
 
 #: The header of an answer after which nothing more of the request is read
 CLOSE = {"connection": "close"}
+
+#: Seconds that a caller with a wrong key waits for the answer, so that it cannot try many
+WRONG_KEY = 1.0
 
 #: Seconds after which a request is logged as slow; Prefect's client waits for three times as long
 SLOW = 5.0
@@ -178,12 +182,22 @@ class Endpoint:
         self._requests = requests
         #: of requests that are received or worked on
         self._received_bytes = 0
+        self._unauthenticated = Seldom()
         #: bytes of large answers that are being sent
         self._unread = 0
 
     def admits(self, request: Request) -> bool:
         """Whether the caller knows the key, or there is none to be known."""
         return self._key is None or self._key.is_in(request.headers)
+
+    async def slow_down(self, request: Request) -> None:
+        """Lets a caller without the right key wait, and says once a minute that there are such."""
+        count = self._unauthenticated.counted()
+        if count:
+            where = request.client.host if request.client else "somewhere"
+            logger.warning("Requests without the right API key: %s, the last one from %s", count, where)
+        if "authorization" in request.headers:
+            await asyncio.sleep(WRONG_KEY)
 
     async def post(self, request: Request) -> Response:
         is_admitted = self.admits(request)
@@ -206,6 +220,7 @@ class Endpoint:
         if not is_admitted:
             # not 401: prefect.Client raises AuthorizationError for this code, and only in an ordinary answer
             # (client/client.py, graphql)
+            await self.slow_down(request)
             known = "This API needs a key" if "authorization" not in request.headers else "That is not this API's key"
             message = f"{known}. Set PREFECT__CLOUD__API_KEY to the one that the backend was started with."
             return self._refuse(200, message, "UNAUTHENTICATED")
@@ -306,7 +321,7 @@ class Endpoint:
         """Counts a request and logs it: of those that all is well with, nothing is seen unless it is asked for."""
         status, ending, fields = answered.status, answered.ending, answered.fields
         self._requests.note(kind, ending, seconds)
-        is_wrong = seconds >= SLOW or ending in ("failed", "unauthenticated")
+        is_wrong = seconds >= SLOW or ending == "failed"
         level = logging.WARNING if is_wrong else logging.DEBUG
         if logger.isEnabledFor(level):
             milliseconds = round(seconds * 1000, 1)

@@ -37,6 +37,15 @@ class NotStored(Exception):
     OUTCOME = "Nothing of {} was stored."
 
 
+class NotInPlace(DatabaseUnusable, NotStored):
+    """The file of the database was deleted or replaced under the backend: what is written there is lost."""
+
+    #: without its path, as anybody may ask
+    REASON = "The database file was deleted or replaced."
+
+    OUTCOME = "Nothing of {} was stored."
+
+
 class PerhapsStored(NotStored):
     """The server was not heard of any more while it stored a transaction: all of it is stored, or nothing."""
 

@@ -16,7 +16,6 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -27,8 +26,9 @@ from .api_key import ApiKey
 from .connection import ACCEPTED_AT_ONCE, Connection, SeldomTold
 from .database import CONNECTIONS, HEALTHY, Database
 from .endpoint import Endpoint, json_response
-from .errors import DatabaseUnusable
+from .errors import DatabaseUnusable, NotInPlace
 from .hooks import Teller
+from .hosts import AllowedHosts, own_names
 from .limits import Limits
 from .news import News
 from .poke import Poker
@@ -62,6 +62,8 @@ class Backend:
         agent_addresses: ``--agent-address`` of agents to poke when a flow run is ready.
         api_key: what callers must know; needed if `host` is not this machine's own, 127.0.0.1.
         unguarded: `host` may be another without a key: whoever can reach it can run code through the agents.
+        allowed_hosts: names of this backend besides those of this machine, such as a container's, by which it may be
+            called without a key.
         cors_origins: sites whose pages may use the API from a browser, such as ``http://localhost:8080`` for the web UI
             of Prefect Server. Others may not.
         limits: how much one request may ask for.
@@ -85,6 +87,7 @@ class Backend:
         agent_addresses: Iterable[str] = (),
         api_key: Optional[ApiKey] = None,
         unguarded: bool = False,
+        allowed_hosts: Iterable[str] = (),
         cors_origins: Iterable[str] = (),
         limits: Limits = Limits(),  # noqa: B008 - a frozen value
         intervals: Optional[Dict[Pass, float]] = None,
@@ -94,11 +97,13 @@ class Backend:
                 f"Whoever can reach {host} could run code through your agents. Give an API key with --api-key-file, "
                 "or say with --unguarded that nobody else can reach it."
             )
-        # a name that somebody else's page has made to mean this machine is not among them; no page has a key
+        #: None for any: no page elsewhere has the key
+        self._hosts: Optional[Dict[str, Any]] = None
+        if not api_key:
+            own = {host.lower(), "127.0.0.1", "localhost", *(each.lower() for each in allowed_hosts)}
+            is_loopback = _is_loopback(host)
+            self._hosts = {"names": own if is_loopback else {*own, *own_names()}, "any_address": not is_loopback}
         name = f"[{host}]" if ":" in host else host
-        # (of an IPv6 address, early releases of Starlette compare what comes before the first colon)
-        own = [name, name.split(":")[0], "127.0.0.1", "localhost"]
-        self._names = ["*"] if api_key or not _is_loopback(host) else own
         self._cors_origins = [origin.rstrip("/") for origin in cors_origins]
         self._poker = Poker(agent_addresses)
         self._news = News()
@@ -186,7 +191,7 @@ class Backend:
             Route("/graphql/", self._endpoint.post, methods=["POST"]),
             *pages.routes(),
         ]
-        middleware = [Middleware(TrustedHostMiddleware, allowed_hosts=self._names, www_redirect=False)]
+        middleware = [Middleware(AllowedHosts, **self._hosts)] if self._hosts else []
         if self._cors_origins:
             # browsers ask first, as pages send JSON, the key, and headers of their own
             cors = Middleware(
@@ -209,6 +214,9 @@ class Backend:
         checked = asyncio.get_running_loop().run_in_executor(self._upkeep, self._database.check)
         try:
             await asyncio.wait_for(checked, HEALTHY)
+        except NotInPlace as error:
+            logger.error("%s", error)
+            return json_response(503, {"status": "unavailable", "reason": NotInPlace.REASON})
         except (DatabaseUnusable, asyncio.TimeoutError) as error:
             # why is for the log, as anybody may ask
             logger.warning("The database does not answer: %s", str(error) or f"not within {HEALTHY:g} s")
@@ -217,6 +225,7 @@ class Backend:
 
     async def _metrics(self, request: Request) -> Response:
         if not self._endpoint.admits(request):
+            await self._endpoint.slow_down(request)
             return Response("This needs the API key.\n", 401, {"WWW-Authenticate": "Bearer"}, "text/plain")
         stored = await asyncio.get_running_loop().run_in_executor(self._upkeep, self._count_stored)
         counted = [*self._requests.metrics(), *metrics.of_services(self._services), *stored]

@@ -175,8 +175,8 @@ class PostgresqlServer:
         """Whether a statement was refused for its size."""
         return _sqlstate(error).startswith(LIMITS) or TOO_MANY in str(error.orig)
 
-    def exists(self) -> bool:
-        return True
+    def check_in_place(self) -> None:
+        """Does nothing: a server knows where its files are."""
 
     def size(self) -> int:
         """Bytes on the server's disk."""

@@ -1,20 +1,19 @@
 """The database in a file: one writer at a time, and readers that never wait for it."""
 
-import fcntl
 import os
 import sqlite3
 import threading
 import time
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, Callable, Collection, Iterator, Optional
-from weakref import WeakSet
+from typing import Any, Callable, Collection, Iterator, Optional, Tuple
 
 from sqlalchemy import URL, Connection, create_engine, event, inspect
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from . import sqlite_functions
-from .errors import DatabaseUnusable, NotStored, TookTooLong
+from .errors import DatabaseUnusable, NotInPlace, NotStored, TookTooLong
+from .reservation import InUse, Reservation
 
 #: For `NULLS LAST`
 OLDEST_SQLITE = (3, 30)
@@ -79,6 +78,7 @@ class SqliteFile:
         # path, it says itself
         with suppress(OSError):
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        self._identity = _identity(self.path)
         #: for messages
         self.name = repr(self.path)
         self.hint = "Is it an SQLite file, in a folder that exists and may be written to?"
@@ -93,7 +93,7 @@ class SqliteFile:
         self._writer = threading.Lock()
         self._patience = PATIENCE
         self._is_interrupted = False
-        self._lock: Optional[IO[str]] = None
+        self._reservation = Reservation(self.path)
         event.listen(self.engine, "connect", _on_connect)
         event.listen(self.engine, "begin", _on_begin)
         event.listen(self.engine, "before_cursor_execute", _on_execute)
@@ -103,6 +103,7 @@ class SqliteFile:
         event.listen(self.engine, "connect", _on_connect_to_ours)
         # those that are open were opened when it was not known whose it is
         self.engine.dispose()
+        self._identity = _identity(self.path)
 
     def is_ours(self, connection: Connection) -> bool:
         """Whether a version of this package made it that knew nothing of Alembic."""
@@ -121,8 +122,10 @@ class SqliteFile:
             self._patience = BRIEF
             with connection.begin():
                 self._patience = PATIENCE
+                self.check_in_place()
                 yield connection
                 _assert_in_transaction(connection)
+                self.check_in_place()
 
     @contextmanager
     def reading(self, until: float) -> Iterator[Connection]:
@@ -151,9 +154,18 @@ class SqliteFile:
         """Whether a statement was refused for its size."""
         return str(error.orig).startswith(LIMITS)
 
-    def exists(self) -> bool:
-        # what is open can be read also when it is deleted, but it is gone as soon as it is closed
-        return os.path.exists(self.path)
+    def check_in_place(self) -> None:
+        """Returns if the file is the one that was opened.
+
+        Raises:
+            NotInPlace: it was deleted, or another took its place. What is open can still be read, and even written, but
+                all that is gone as soon as it is closed.
+        """
+        if self._identity != _identity(self.path):
+            raise NotInPlace(
+                f"The database {self.name} was deleted or replaced while the backend was running. "
+                "Nothing is stored any more: stop the backend, put the file back, and start it again."
+            )
 
     def size(self) -> int:
         """Bytes on the disk, of the file and of what was written but is not in it yet."""
@@ -216,7 +228,7 @@ class SqliteFile:
         except sqlite3.Error as error:
             raise DatabaseUnusable(f"The database {self.name} cannot be written anew: {error}") from error
         finally:
-            self._release()
+            self._reservation.give_back()
         self.checkpoint()
         # connections that are open know the file as it was
         self.engine.dispose()
@@ -251,23 +263,14 @@ class SqliteFile:
         Raises:
             DatabaseUnusable: another backend has it, or it cannot be known whether one has.
         """
-        # not the database file itself: closing it here would drop the locks that SQLite holds on it
         try:
-            lock = open(f"{self.path}-lock", "a")  # noqa: SIM115 - open for as long as it is locked
-        except OSError as error:
-            raise DatabaseUnusable(f"The database {self.name} cannot be reserved: {error}.") from error
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            lock.close()
+            self._reservation.take()
+        except InUse as error:
             raise DatabaseUnusable(
                 f"The database {self.name} is in use by another backend. Stop that one, or name another file."
             ) from error
         except OSError as error:
-            lock.close()
             raise DatabaseUnusable(f"The database {self.name} cannot be reserved: {error}.") from error
-        self._lock = lock
-        _reserved.add(self)
 
     def announce(self, connection: Connection, queued: bool, news: Collection[str]) -> None:
         """Does nothing: no other backend uses the file."""
@@ -281,26 +284,15 @@ class SqliteFile:
 
     def close(self) -> None:
         self.engine.dispose()
-        self._release()
-
-    def _release(self) -> None:
-        if self._lock:
-            # the file stays: one that is removed could be locked by one backend, and made anew by another
-            self._lock.close()
-            self._lock = None
+        self._reservation.close()
 
 
-#: files that backends of this process have reserved
-_reserved: "WeakSet[SqliteFile]" = WeakSet()
-
-
-def _leave_to_parent() -> None:
-    """Has a forked child let go of the files: its parent keeps them, and they are free when the parent has ended."""
-    for file in _reserved:
-        file._release()
-
-
-os.register_at_fork(after_in_child=_leave_to_parent)
+def _identity(path: str) -> Optional[Tuple[int, int]]:
+    """Which file is at a path, if any."""
+    with suppress(OSError):
+        found = os.stat(path)
+        return found.st_dev, found.st_ino
+    return None
 
 
 def _on_connect(connection: sqlite3.Connection, record: Any) -> None:

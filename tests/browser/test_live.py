@@ -325,7 +325,7 @@ def test_only_the_page_itself_is_sent(backend: Backend, path: str) -> None:
 
 
 def test_a_page_asks_for_the_key_until_it_is_right_and_keeps_it_for_the_tab(tmp_path: Path, page: Page) -> None:
-    answers = ["wrong", "the-key"]
+    answers = ["wrong", "the-key-of-the-test"]
     asked: List[str] = []
 
     def answer(dialog: Dialog) -> None:
@@ -334,8 +334,8 @@ def test_a_page_asks_for_the_key_until_it_is_right_and_keeps_it_for_the_tab(tmp_
 
     page.on("dialog", answer)
     database = f"sqlite:///{tmp_path / 'prefect.db'}"
-    with Backend(database, port=0, api_key=ApiKey("the-key")) as backend, set_temporary_config(
-        {**settings(backend.url), "cloud.api_key": "the-key"}
+    with Backend(database, port=0, api_key=ApiKey("the-key-of-the-test")) as backend, set_temporary_config(
+        {**settings(backend.url), "cloud.api_key": "the-key-of-the-test"}
     ):
         run = run_of(run_name="otter")
         page.goto(address(backend, run))
@@ -350,7 +350,7 @@ def test_a_page_asks_for_the_key_until_it_is_right_and_keeps_it_for_the_tab(tmp_
 def test_who_has_no_key_is_asked_once_and_told_what_is_missing(tmp_path: Path, page: Page) -> None:
     asked: List[str] = []
     page.on("dialog", lambda dialog: (asked.append(dialog.message), dialog.dismiss()))
-    with Backend(f"sqlite:///{tmp_path / 'prefect.db'}", port=0, api_key=ApiKey("the-key")) as backend:
+    with Backend(f"sqlite:///{tmp_path / 'prefect.db'}", port=0, api_key=ApiKey("the-key-of-the-test")) as backend:
         page.goto(backend.url)
         expect(page.locator(".notice")).to_contain_text("needs a key")
         # it has been asked again in the meantime

@@ -205,7 +205,7 @@ def test_a_database_of_a_newer_version_is_named_with_what_to_do_and_left_alone(t
 @pytest.fixture
 def key_file(tmp_path: Path) -> Path:
     file = tmp_path / "the key"
-    file.write_text("s3cret-key\n")
+    file.write_text("s3cret-key-of-the-test\n")
     file.chmod(0o600)
     return file
 
@@ -229,12 +229,12 @@ def test_with_a_key_prefects_commands_agents_and_flow_runs_use_it(tmp_path: Path
 def test_a_key_may_come_from_the_environment(tmp_path: Path) -> None:
     command = ("prefect-taskrun", "server", "start", "--port", "0", "--host", "0.0.0.0", "--database-url")
     url = f"sqlite:///{tmp_path / 'prefect.db'}"
-    with started(*command, url, env={"PREFECT_TASKRUN_API_KEY": "s3cret-key"}) as process:
+    with started(*command, url, env={"PREFECT_TASKRUN_API_KEY": "s3cret-key-of-the-test"}) as process:
         server = Server(process)
         assert 'export PREFECT__CLOUD__API_KEY="$PREFECT_TASKRUN_API_KEY"' in process.stdout
         body = {"query": "{ hello }"}
         assert "UNAUTHENTICATED" in requests.post(server.url, json=body, timeout=10).text
-        headers = {"Authorization": "Bearer s3cret-key"}
+        headers = {"Authorization": "Bearer s3cret-key-of-the-test"}
         assert requests.post(server.url, json=body, headers=headers, timeout=10).json()["data"]
     refused = ended(*command, url, env={"PREFECT_TASKRUN_API_KEY": ""})
     assert (refused.returncode, "empty" in refused.stderr) == (1, True)

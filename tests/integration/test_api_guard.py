@@ -2,6 +2,8 @@
 
 import os
 import re
+import socket
+import time
 from pathlib import Path
 from typing import Any, Dict, Iterator, Optional
 
@@ -15,11 +17,16 @@ from prefect_taskrun_tasks import FlowRunView
 from prefect_taskrun_tasks.runner import settings
 from prefect_taskrun_tasks.server import ApiKey, ApiKeyUnusable, Backend, Unguarded
 
-KEY = "fq0nxw-3tM_8"
+KEY = "fq0nxw-3tM_8fq0nxw"
 
 
 def url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'guarded.db'}"
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prefect_taskrun_tasks.server.endpoint.WRONG_KEY", 0.0)
 
 
 @pytest.fixture
@@ -100,11 +107,37 @@ def test_another_address_than_this_machines_own_needs_a_key(tmp_path: Path, host
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("options", [{"api_key": ApiKey(KEY)}, {"unguarded": True}])
+@pytest.mark.parametrize(
+    "options", [{"api_key": ApiKey(KEY)}, {"unguarded": True, "allowed_hosts": ["Backend.Example"]}]
+)
 def test_with_a_key_or_unguarded_other_machines_are_answered(tmp_path: Path, options: Any) -> None:
     with Backend(url(tmp_path), "0.0.0.0", port=0, **options) as backend:
         headers = {"Host": "backend.example", "Authorization": f"Bearer {KEY}"}
         assert ask(backend, headers).json() == {"data": {"hello": "👋"}}
+
+
+@pytest.mark.parametrize(
+    ("name", "status"),
+    [
+        ("localhost", 200),
+        ("localhost:4200", 200),
+        (socket.gethostname(), 200),
+        ("10.1.2.3:4200", 200),
+        ("[fe80::1]:4200", 200),
+        ("rebound.example", 400),
+        ("rebound.example:4200", 400),
+        ("10.1.2.3.rebound.example", 400),
+        ("", 400),
+    ],
+)
+def test_an_unguarded_backend_is_not_answered_by_the_name_of_a_page_elsewhere(
+    tmp_path: Path, name: str, status: int
+) -> None:
+    """DNS rebinding: the page's own name leads here, and a browser would let it read and write."""
+    with Backend(url(tmp_path), "0.0.0.0", port=0, unguarded=True) as backend:
+        answer = ask(backend, {"Host": name})
+        assert answer.status_code == status
+        assert ("--allowed-host" in answer.text) == (status == 400)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.0.0.9", "::1"])
@@ -126,8 +159,28 @@ def test_a_key_is_read_from_a_file_without_the_end_of_its_line(tmp_path: Path) -
     assert key.is_in({"authorization": f"Bearer {KEY}"})
 
 
-@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604])
-def test_a_key_that_others_can_read_is_refused(tmp_path: Path, mode: int) -> None:
+def test_wrong_keys_are_slowed_down_and_told_of_once_a_minute(
+    guarded: Backend, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("prefect_taskrun_tasks.server.endpoint.WRONG_KEY", 0.3)
+    begun = time.monotonic()
+    for _ in range(3):
+        assert "UNAUTHENTICATED" in ask(guarded, {"Authorization": "Bearer another"}).text
+    metrics = requests.get(f"{guarded.url}/metrics", headers={"Authorization": "Bearer another"}, timeout=20)
+    assert metrics.status_code == 401
+    assert time.monotonic() - begun >= 4 * 0.3
+    assert [record.getMessage() for record in caplog.records] == [
+        "Requests without the right API key: 1, the last one from 127.0.0.1"
+    ]
+
+
+def test_a_key_that_could_be_guessed_is_refused() -> None:
+    with pytest.raises(ApiKeyUnusable, match="has 15 characters, and needs 16"):
+        ApiKey("k" * 15)
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o620, 0o602])
+def test_a_key_that_others_can_read_or_change_is_refused(tmp_path: Path, mode: int) -> None:
     with pytest.raises(ApiKeyUnusable, match="chmod 600"):
         ApiKey.of_file(write_key(tmp_path, KEY, mode))
 

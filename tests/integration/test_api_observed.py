@@ -51,7 +51,8 @@ def test_a_backend_is_well_as_long_as_its_database_answers(observed: Backend, fi
     assert requests.get(observed.url + "/health", timeout=20).status_code == 200
     file.unlink()
     answer = requests.get(observed.url + "/health", timeout=20)
-    assert (answer.status_code, answer.json()) == (503, {"status": "unavailable"})
+    reason = "The database file was deleted or replaced."
+    assert (answer.status_code, answer.json()) == (503, {"status": "unavailable", "reason": reason})
 
 
 def test_a_backend_whose_database_cannot_be_read_is_not_well(observed: Backend) -> None:
@@ -167,12 +168,12 @@ def test_passes_of_services_and_those_that_failed_are_counted(file: Path) -> Non
 
 
 def test_metrics_need_the_key(file: Path) -> None:
-    with Backend(f"sqlite:///{file}", port=0, api_key=ApiKey("the-key")) as backend:
+    with Backend(f"sqlite:///{file}", port=0, api_key=ApiKey("the-key-of-the-test")) as backend:
         refused = requests.get(backend.url + "/metrics", timeout=20)
         assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer")
         assert "prefect_taskrun_" not in refused.text
         ask(backend, "{ hello }")
-        found = measured(backend, {"Authorization": "Bearer the-key"})
+        found = measured(backend, {"Authorization": "Bearer the-key-of-the-test"})
         assert found['prefect_taskrun_requests_total{kind="unread",status="unauthenticated"}'] == 1
 
 

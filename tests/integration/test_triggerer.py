@@ -497,7 +497,9 @@ def test_looks_go_on_when_the_backend_has_been_away(tmp_path: Path, caplog: pyte
 
 def test_a_first_look_that_is_refused_is_told(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'prefect.db'}"
-    with Backend(url, port=0, api_key=ApiKey("the-key")) as backend, set_temporary_config(settings(backend.url)):
+    with Backend(url, port=0, api_key=ApiKey("the-key-of-the-test")) as backend, set_temporary_config(
+        settings(backend.url)
+    ):
         ticks = Triggerer().ticks()
         with pytest.raises(AuthorizationError):
             next(ticks)

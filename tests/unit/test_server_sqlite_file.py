@@ -1,10 +1,12 @@
 """The SQLite file: what is accepted, what it undoes by itself, and that a backend has it for itself."""
 
 import os
+import shutil
 import sqlite3
+import stat
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Callable, Iterator
+from typing import Any, Callable, Iterator
 
 import pytest
 import stored
@@ -12,7 +14,8 @@ from sqlalchemy import select
 
 from prefect_taskrun_tasks.server import DatabaseUnusable, tables
 from prefect_taskrun_tasks.server.database import Database
-from prefect_taskrun_tasks.server.errors import NotStored
+from prefect_taskrun_tasks.server.errors import NotInPlace, NotStored
+from prefect_taskrun_tasks.server.reservation import InUse, Reservation
 from prefect_taskrun_tasks.server.rules import tenants
 from prefect_taskrun_tasks.server.transaction import Transaction
 
@@ -137,3 +140,67 @@ def test_a_file_that_one_backend_has_is_refused_to_another_until_it_is_closed(tm
     first.close()
     second.reserve()
     second.close()
+
+
+def replaced(path: str) -> None:
+    os.rename(path, f"{path}-old")
+    shutil.copy(f"{path}-old", path)
+
+
+@pytest.mark.parametrize("harm", [os.remove, replaced])
+def test_nothing_is_stored_in_a_file_that_was_deleted_or_replaced(database: Database, harm: Any) -> None:
+    with database.write() as tx:
+        tx.insert(tables.tenant, name="before", slug="before")
+    harm(database.store.path)
+    for _ in range(2):
+        with pytest.raises(NotInPlace, match="Nothing is stored"), database.write() as tx:
+            tx.insert(tables.tenant, name="after", slug="after")
+    with pytest.raises(NotInPlace):
+        database.check()
+
+
+def test_nothing_is_stored_in_a_file_that_is_deleted_meanwhile(database: Database) -> None:
+    def write() -> None:
+        with database.write() as tx:
+            tx.insert(tables.tenant, name="t", slug="t")
+            os.remove(database.store.path)
+
+    with pytest.raises(NotInPlace):
+        write()
+
+
+@pytest.mark.parametrize("way", ["hard link", "lock removed", "lock replaced"])
+def test_no_trick_lets_a_second_backend_have_a_file(tmp_path: Path, way: str) -> None:
+    first = Database(f"sqlite:///{tmp_path / 'prefect.db'}")
+    first.reserve()
+    path = tmp_path / "prefect.db"
+    if way == "hard link":
+        path = tmp_path / "other.db"
+        os.link(first.store.path, path)
+    else:
+        os.remove(f"{path}-lock")
+        if way == "lock replaced":
+            Path(f"{path}-lock").touch()
+    # SQLite itself opens a file by two names in two processes, but not in one
+    second = Reservation(str(path))
+    with pytest.raises(InUse):
+        second.take()
+    first.close()
+    second.take()
+    second.close()
+
+
+def test_the_lock_file_is_the_owners_alone_and_no_link(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'prefect.db'}")
+    lock = tmp_path / "prefect.db-lock"
+    lock.touch(0o644)
+    database.reserve()
+    assert stat.S_IMODE(lock.stat().st_mode) == 0o600
+    database.close()
+    lock.unlink()
+    lock.symlink_to(tmp_path / "elsewhere")
+    again = Database(f"sqlite:///{tmp_path / 'prefect.db'}")
+    with pytest.raises(DatabaseUnusable, match="cannot be reserved"):
+        again.reserve()
+    again.close()
+    assert not (tmp_path / "elsewhere").exists()

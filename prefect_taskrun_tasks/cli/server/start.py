@@ -114,6 +114,14 @@ Examples:
     "--unguarded", is_flag=True, help="Listen on another address without a key: whoever can reach it can run code."
 )
 @click.option(
+    "--allowed-host",
+    "allowed_hosts",
+    multiple=True,
+    metavar="NAME",
+    help="Name by which requests without a key may call the backend, besides those of this machine. "
+    "May be given several times.",
+)
+@click.option(
     "--cors-origin",
     "cors_origins",
     multiple=True,
@@ -150,6 +158,7 @@ def start(
     agent_addresses: Tuple[str, ...],
     api_key_file: Optional[Path],
     unguarded: bool,
+    allowed_hosts: Tuple[str, ...],
     cors_origins: Tuple[str, ...],
     scheduler_interval: Optional[float],
     zombie_killer_interval: Optional[float],
@@ -176,10 +185,10 @@ def start(
         )
         from ...server.connection import open_as_many_as_possible
         from ...server.json_lines import JsonLines
+        from ...server.text_lines import TextLines
 
     lines = logging.StreamHandler()
-    text = logging.Formatter("[%(asctime)s] %(levelname)s - %(name)s | %(message)s")
-    lines.setFormatter(JsonLines() if log_format == "json" else text)
+    lines.setFormatter(JsonLines() if log_format == "json" else TextLines())
     logging.basicConfig(level=logging.WARNING, handlers=[lines])
     # what others have to say at these levels would drown it
     logging.getLogger("prefect_taskrun_tasks").setLevel(log_level.upper())
@@ -196,6 +205,8 @@ def start(
             key = ApiKey(os.environ[KEY_VARIABLE]) if KEY_VARIABLE in os.environ else None
         if key and unguarded:
             raise click.UsageError("With a key, it is not --unguarded. Leave one of them out.")
+        if key and allowed_hosts:
+            raise click.UsageError("With a key, requests may call the backend by any name. Leave --allowed-host out.")
         backend = Backend(
             database_url,
             host,
@@ -203,6 +214,7 @@ def start(
             agent_addresses,
             api_key=key,
             unguarded=unguarded,
+            allowed_hosts=allowed_hosts,
             cors_origins=cors_origins,
             limits=Limits(**_given(limits)),
             intervals=_given(intervals),
