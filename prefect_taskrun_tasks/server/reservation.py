@@ -89,7 +89,7 @@ class Reservation:
             self._itself = None
 
     def leave_to_parent(self) -> None:
-        """Closes the files in a forked child, which shares their locks: to unlock one would unlock it for the parent."""
+        """Closes the files in a forked child, which shares their locks with its parent, and so must not unlock them."""
         for file in (self._beside, self._itself):
             if file is not None:
                 os.close(file)
