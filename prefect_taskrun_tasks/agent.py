@@ -53,6 +53,8 @@ class _Agent(LocalAgent):
 
     def __init__(self, address: str) -> None:
         super().__init__(name=AGENT, labels=[ANY_LABELS], hostname_label=False, agent_address=address)
+        #: seconds between two heartbeats, as of Prefect's flow runs
+        self.heartbeat_period = 30
         self._is_ending = False
         #: process that has not ended, or whose end has not been looked into -> UUID of its flow run
         self._flow_runs: Dict[Popen[bytes], str] = {}
@@ -66,7 +68,7 @@ class _Agent(LocalAgent):
         return self._id
 
     def heartbeat(self) -> None:
-        """Says for each process that lives that its flow run does; called every minute."""
+        """Says for each process that lives that its flow run does; called every 30 seconds."""
         for process, flow_run_id in list(self._flow_runs.items()):
             if process.poll() is None:
                 self.client.update_flow_run_heartbeat(flow_run_id)

@@ -4,7 +4,8 @@ import json
 import os
 import re
 import threading
-from typing import Any, Callable, Dict, Iterable, NamedTuple, Optional, Union
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, Iterable, Optional, Union
 
 import pendulum
 import prefect
@@ -31,7 +32,9 @@ _IS_RERUN = re.compile("([0-9a-f-]{36})-rerun-[0-9]+")
 _FIRST_CALLS = "prefect_taskrun_tasks_first_calls"
 
 
-class _FirstCall(NamedTuple):
+@dataclass(frozen=True)
+class _FirstCall:
+    # no tuple: Prefect cannot copy a context with one (`as_nested_dict` in prefect 1.4.1's utilities/collections.py)
     flow_run_id: str
     #: argument -> its value as JSON
     asked: Dict[str, str]
@@ -126,7 +129,7 @@ def check_is_first_call(key: Optional[str], flow: FlowView, asked: Dict[str, Any
     Raises:
         InvalidArgument: (a `ValueError`).
     """
-    first = prefect.context.get(_FIRST_CALLS, {}).get((key, flow.flow_id))
+    first = prefect.context.get(_FIRST_CALLS, {}).get(f"{key} {flow.flow_id}")
     if first is None:
         return
     others = [name for name, value in asked.items() if first.asked[name] != _as_text(value)]
@@ -144,7 +147,7 @@ def remember_first_call(key: Optional[str], flow: FlowView, asked: Dict[str, Any
     if key is not None:
         calls = prefect.context.setdefault(_FIRST_CALLS, {})
         call = _FirstCall(flow_run_id, {name: _as_text(value) for name, value in asked.items()})
-        calls.setdefault((key, flow.flow_id), call)
+        calls.setdefault(f"{key} {flow.flow_id}", call)
 
 
 def _as_text(value: Any) -> str:

@@ -175,6 +175,8 @@ def test_a_second_call_in_a_task_run_with_other_arguments_needs_a_key() -> None:
         parameters = {"x": 0}
         first = ours.create_flow_run.run(flow_name="child", parameters=parameters)
         assert ours.create_flow_run.run(flow_name="child", parameters={"x": 0}) == first
+        # as Prefect, and this package, take the context along into other threads
+        assert prefect.context.to_dict()["task_run_id"] == "several"
         parameters["x"] = 1
         for given in ({"parameters": parameters}, {"parameters": {"x": 0}, "run_name": "another"}):
             with pytest.raises(InvalidArgument, match=f"{first}.*idempotency_key"):

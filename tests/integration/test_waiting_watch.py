@@ -305,3 +305,6 @@ def test_the_same_is_said_of_agents(backend: Backend) -> None:
     same(["x"], "Found 2 healthy agents with matching labels. One of them should pick up your flow.")
     same(["x"], "Found 2 agents with matching labels but they have not queried recently", since_minutes=-1)
     same(["x", "y"], f"Agent {first}")
+    # of the embedded backend, and so not known to Prefect
+    agent("any", "*")
+    assert "(any) has matching labels" in ours.check_for_compatible_agents(["nobody-else"])
