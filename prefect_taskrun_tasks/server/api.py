@@ -183,6 +183,7 @@ class Api:
         try:
             text, variables, name = _request(request)
             self._check_going_on("The request")
+            _check_lists(variables, limits.objects)
             operation = document.read(self._schema, text, variables, name, limits)
             if not operation.is_introspection:
                 return operation
@@ -315,6 +316,16 @@ def _read(connection: Connection, field: Selection, most: int) -> Any:
     given = field.arguments.get("limit")
     limit = most + 1 if given is None else min(given, most + 1)
     return reading.rows(connection, table, field.fields, {**order, **field.arguments, "limit": limit}, computed)
+
+
+def _check_lists(variables: Dict[str, Any], most: int) -> None:
+    """Refuses inputs with more objects in a list than are checked against the schema within a moment."""
+    for input in variables.values():
+        for name, value in input.items() if isinstance(input, dict) else ():
+            if isinstance(value, list) and len(value) > most and isinstance(value[0], dict):
+                raise BadRequest(
+                    f"{name} is a list of {len(value):,} objects: at most {most:,} are taken. Send several."
+                )
 
 
 def _is_request(request: Any) -> bool:

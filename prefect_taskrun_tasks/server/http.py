@@ -8,7 +8,7 @@ import os
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, asynccontextmanager, closing
+from contextlib import ExitStack, asynccontextmanager, closing, suppress
 from typing import Any, AsyncIterator, Collection, Dict, Iterable, List, Optional
 from weakref import WeakSet
 
@@ -146,7 +146,7 @@ class Backend:
             self._requests,
         )
         config = uvicorn.Config(
-            self.app(),
+            _quiet(self.app()),
             log_config=None,
             access_log=False,
             lifespan="on",
@@ -257,6 +257,16 @@ class Backend:
         self._server.should_exit = True
         assert self._thread is not None
         self._thread.join(GRACE + 6)
+
+
+def _quiet(app: Any) -> Any:
+    """An ASGI application whose requests end without a word when the backend stops and cannot wait for them."""
+
+    async def quiet(scope: Any, receive: Any, send: Any) -> None:
+        with suppress(asyncio.CancelledError):
+            await app(scope, receive, send)
+
+    return quiet
 
 
 class _Server(uvicorn.Server):

@@ -22,6 +22,9 @@ class Limits:
     fields: int = 2_000
     #: How often one document may select the same field of the same parent. graphql-core compares each with all others.
     repeats: int = 50
+    #: Objects in one list of an input, each of which is checked against the schema. Prefect's client sends some 10,000
+    #: lines of logs at most: 3 MB, of which each line counts for 300 characters at least (utilities/logging.py).
+    objects: int = 20_000
     #: Terms of all `where` and `order_by` of one field; a list of values counts once
     terms: int = 5_000
     #: Rows in the answer to one field, those of relationships included. Prefect's client asks for all task runs of a

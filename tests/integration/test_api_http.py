@@ -480,3 +480,26 @@ def test_a_caller_that_goes_away_while_it_sends_is_no_error_of_the_backend(backe
         assert requests.get(backend.url + "/health", timeout=20).ok
     assert "Traceback" not in caplog.text
     assert "Exception in ASGI application" not in caplog.text
+
+
+def test_a_request_that_goes_on_when_the_backend_stops_leaves_no_traceback(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    going_on, may_end = threading.Event(), threading.Event()
+
+    def steps(body: Any, headers: Any) -> Any:
+        going_on.set()
+        may_end.wait(60)
+        return 200, {"data": {}}
+        yield
+
+    monkeypatch.setattr(backend._endpoint._api, "steps", steps)
+    monkeypatch.setattr("prefect_taskrun_tasks.server.http.GRACE", 1.0)
+    backend._server.config.timeout_graceful_shutdown = 1
+    with connected(backend) as connection:
+        connection.sendall(HEAD + b"Content-Length: 2\r\n\r\n{}")
+        going_on.wait(20)
+        threading.Timer(3, may_end.set).start()
+        backend.__exit__()
+        assert connection.recv(1000) == b""
+    assert "Traceback" not in caplog.text

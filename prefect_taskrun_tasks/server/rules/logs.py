@@ -7,14 +7,9 @@ from sqlalchemy import bindparam, select
 
 from .. import tables
 from ..clock import now
-from ..errors import Refused
 from ..transaction import Row, Transaction
 
 Key = Tuple[Any, ...]
-
-#: Lines in one request. Prefect's client sends some 10,000 at most: 3 MB, of which each line counts for 300 characters
-#: at least (utilities/logging.py).
-MOST_LINES = 20_000
 
 #: Values in one statement; early versions of SQLite take 999
 CHUNK = 900
@@ -33,10 +28,6 @@ def write_run_logs(tx: Transaction, logs: List[Dict[str, Any]]) -> Row:
     logs of its process: a row whose run is gone is left out, and a level of any name is kept. It also sends again what
     it has had no answer to: what is there already, to the microsecond, is not stored again.
     """
-    if len(logs) > MOST_LINES:
-        raise Refused(
-            f"A request writes at most {MOST_LINES:,} lines of logs, not {len(logs):,}. Send several requests."
-        )
     known = _known(tx, logs)
     flow_runs = _existing(tx, tables.flow_run, {row["flow_run_id"] for row in logs})
     task_runs = _existing(tx, tables.task_run, {row["task_run_id"] for row in logs if row.get("task_run_id")})
