@@ -296,8 +296,8 @@ def test_labels_that_are_not_text_are_refused_and_agents_are_served_on(api: Call
     given = {"flow_group_id": group, "run_config": config}
     assert "labels of a run config" in refusal(api, "set_flow_group_run_config", "success", given)
     schedule = {"type": "Schedule", "clocks": [{"type": "CronClock", "cron": "* * * * *", "labels": labels}]}
-    scheduled = api.flow_id("scheduled", schedule=schedule)
-    refusal(api, "set_schedule_active", "success", {"flow_id": scheduled})
+    scheduled = {"project_id": api.project_id(), "serialized_flow": {"name": "scheduled", "schedule": schedule}}
+    assert "The schedule of flow 'scheduled'" in refusal(api, "create_flow", "id", scheduled)
     assert api.count("flow_run") == 1
     assert api.mutate("get_runs_in_queue", "flow_run_ids", tenant_id=api.tenant_id()) == [run_id]
 
