@@ -6,6 +6,7 @@ Nothing is mocked here: HTTP, SQLite files, agents and flow runs are real. Prefe
 
 import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 from typing import Any, Callable, Iterator, List, Optional
@@ -18,6 +19,10 @@ from reaper import Reaper
 for name in list(os.environ):
     if name.startswith(("PREFECT__", "PG")) or name in ("PYTEST_ADDOPTS", "PYTEST_PLUGINS", "PYTHONDONTWRITEBYTECODE"):
         del os.environ[name]
+
+# A shell that starts the tests in the background has them, and all that they start, ignore interrupts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # pytest's own folders stay where it keeps those of the last three runs
 os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())

