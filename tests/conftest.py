@@ -66,8 +66,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> Optional[int]:
-    """For ``-n auto``: most tests that take long wait for processes."""
-    return 2 * (os.cpu_count() or 1)
+    """For ``-n auto``: most tests that take long wait for processes. Each worker may start a PostgreSQL server."""
+    return min(8, 2 * (os.cpu_count() or 1))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
