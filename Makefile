@@ -21,7 +21,7 @@ INSTALLATION = -c 'import sys; print(sys.base_prefix, sys.version_info[:2])'
 # Tests of one file share a backend, so they run in one process. Most of what takes long waits for processes, so there are
 # two of these for each core.
 PYTEST := $(BIN)/python -m pytest
-PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
+PARALLEL := -n auto --dist loadfile
 
 .PHONY: demo test check soak lint types format bench docs clean
 

@@ -65,6 +65,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--examples", type=int, default=150, help=help)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    # the order of `testpaths` stays: pytest-xdist would begin with the files that have the most tests
+    config.option.loadscopereorder = False
+
+
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> Optional[int]:
     """For ``-n auto``: most tests that take long wait for processes. Each worker may start a PostgreSQL server."""
     return min(8, 2 * (os.cpu_count() or 1))
