@@ -95,7 +95,9 @@ def test_a_task_run_is_found_by_its_id(look: Looking, hello_run: DrivenRun) -> N
 def test_the_logs_of_a_task_run_are_its_own_lines_of_its_flow_runs(look: Looking, hello_run: DrivenRun) -> None:
     printed = look.prints("logs", "--flow-run-name", "wily-coyote", "--slug", "say-hello-1")
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \| INFO     \| Hello world\n", printed)
-    assert look.prints("logs", "wily-coyote").splitlines()[1:] == [f"{printed[:19]} | INFO     | Flow run SUCCESS"]
+    [first, last] = look.prints("logs", "wily-coyote").splitlines()
+    assert f"{first}\n" == printed
+    assert last.endswith(" | INFO     | Flow run SUCCESS")
 
 
 def test_a_result_is_printed_as_json(look: Looking, hello_run: DrivenRun) -> None:
@@ -466,7 +468,8 @@ def test_the_shells_get_their_completion(look: Looking) -> None:
 def test_commands_options_and_states_are_completed(look: Looking, words: str, completed: str) -> None:
     words = f"prefect-taskrun {words}"
     variables = {"_PREFECT_TASKRUN_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
-    assert look.prints(**variables) == f"plain,{completed}\n"
+    # click 8.1, the last release for Python 3.8, completes states as they are written
+    assert look.prints(**variables).lower() == f"plain,{completed}\n"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 from datetime import datetime, time, timedelta
+from importlib.metadata import version
 from itertools import islice
 from typing import Any, Iterator, List
 
@@ -26,6 +27,9 @@ ZONES = [
     "Pacific/Auckland",
 ]
 QUARTER = timedelta(minutes=15)
+
+#: croniter 6, the last release for Python 3.8, also has an event when clocks skip half an hour, as they do there
+HALF_HOUR = "Australia/Lord_Howe" if version("croniter").startswith("6.") else ""
 
 
 def changes(zone: str) -> List[datetime]:
@@ -61,7 +65,8 @@ def test_an_hourly_cron_clock_follows_the_clocks_of_its_zone(zone: str) -> None:
         start = (change - timedelta(hours=30)).replace(minute=0)
         clock = CronClock("0 * * * *", start_date=pendulum.instance(start, tz="UTC").in_timezone(zone))
         expected = islice(cron_times(zone, start, lambda shown: shown.minute == 0), 60)
-        assert events(clock, start, 60) == list(expected)
+        found = [at for at in events(clock, start, 61) if zone != HALF_HOUR or at != change]
+        assert found[:60] == list(expected)
 
 
 @pytest.mark.parametrize("zone", ZONES)
