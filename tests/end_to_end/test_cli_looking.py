@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import subprocess
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Dict, Iterator, List
 
@@ -97,7 +98,7 @@ def test_the_logs_of_a_task_run_are_its_own_lines_of_its_flow_runs(look: Looking
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \| INFO     \| Hello world\n", printed)
     [first, last] = look.prints("logs", "wily-coyote").splitlines()
     assert f"{first}\n" == printed
-    assert last.endswith(" | INFO     | Flow run SUCCESS")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \| INFO     \| Flow run SUCCESS", last)
 
 
 def test_a_result_is_printed_as_json(look: Looking, hello_run: DrivenRun) -> None:
@@ -468,8 +469,9 @@ def test_the_shells_get_their_completion(look: Looking) -> None:
 def test_commands_options_and_states_are_completed(look: Looking, words: str, completed: str) -> None:
     words = f"prefect-taskrun {words}"
     variables = {"_PREFECT_TASKRUN_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
-    # click 8.1, the last release for Python 3.8, completes states as they are written
-    assert look.prints(**variables).lower() == f"plain,{completed}\n"
+    # click 8.1, the last release for Python 3.8, completes states as the command lists them
+    expected = completed.title() if completed == "failed" and version("click").startswith("8.1.") else completed
+    assert look.prints(**variables) == f"plain,{expected}\n"
 
 
 @pytest.mark.parametrize(
