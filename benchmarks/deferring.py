@@ -15,6 +15,7 @@ from prefect.engine.state import Running
 from prefect.utilities.configuration import set_temporary_config
 
 from prefect_taskrun_tasks.runner import settings
+from prefect_taskrun_tasks.warm import find_processes
 
 from .backend import serving
 
@@ -69,7 +70,7 @@ def run(directory: Path) -> Dict[str, Any]:
             _await(partial(_all_wait, name, state))
             if name == "deferring":
                 _await(partial(_are_left, parents))
-            held = _processes(parents)
+            held = find_processes(parents)
             figures[name] = {
                 "parents": len(parents),
                 "processes": len(held),
@@ -140,14 +141,14 @@ def _all_wait(flow: str, state: str) -> bool:
 
 
 def _are_left(flow_run_ids: List[str]) -> bool:
-    return not _processes(flow_run_ids)
+    return not find_processes(flow_run_ids)
 
 
 def _seen(flow_run_ids: List[str]) -> int:
     """How many processes of flow runs there are in some minutes."""
     found, end = set(), time.monotonic() + WATCHED
     while time.monotonic() < end:
-        found |= set(_processes(flow_run_ids))
+        found |= set(find_processes(flow_run_ids))
         time.sleep(0.2)
     return len(found)
 
@@ -159,20 +160,9 @@ def _await(condition: Callable[[], bool]) -> None:
         time.sleep(1)
 
 
-def _processes(flow_run_ids: List[str]) -> "List[psutil.Process]":
-    wanted, found = set(flow_run_ids), []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get("PREFECT__CONTEXT__FLOW_RUN_ID") in wanted:
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
-
-
 def _are_killed(flow_run_ids: List[str]) -> bool:
     """Kills the processes of flow runs; whether there were none left."""
-    found = _processes(flow_run_ids)
+    found = find_processes(flow_run_ids)
     for process in found:
         with suppress(psutil.Error):
             process.kill()

@@ -5,6 +5,7 @@ Run as ``python -m prefect_taskrun_tasks.agent ADDRESS``, in a session of its ow
 closed, which also happens when the process at the other end is killed; flow runs that it has started end with it.
 """
 
+import argparse
 import os
 import signal
 import sys
@@ -14,7 +15,7 @@ from collections import Counter
 from contextlib import suppress
 from subprocess import DEVNULL, Popen, TimeoutExpired
 from time import monotonic
-from typing import Dict, Optional, Set
+from typing import Dict, List, Optional, Set, Union
 
 import psutil
 from prefect.agent.local import LocalAgent
@@ -30,6 +31,10 @@ from .views import FlowRunView
 from .waiting import approval_request
 from .waiting.agents import ANY_LABELS
 from .waiting.last_lines import AGENT, PROCESS_ENDED
+from .warm import NotForked, NotPreloaded, Template, WarmProcess, find_processes, read_at_start
+
+#: A process of a flow run: forked from the template, or a new interpreter
+FlowRunProcess = Union[WarmProcess, "Popen[bytes]"]
 
 #: Seconds that flow runs have to end after an interrupt, before they are killed
 GRACE = 5.0
@@ -51,13 +56,14 @@ class _Agent(LocalAgent):
     outlives a flow run that is killed, and says for ever that the flow run is alive (Prefect issue 2834).
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, template: Optional[Template] = None) -> None:
         super().__init__(name=AGENT, labels=[ANY_LABELS], hostname_label=False, agent_address=address)
         #: seconds between two heartbeats, as of Prefect's flow runs
         self.heartbeat_period = 30
+        self._template = template
         self._is_ending = False
         #: process that has not ended, or whose end has not been looked into -> UUID of its flow run
-        self._flow_runs: Dict[Popen[bytes], str] = {}
+        self._flow_runs: Dict[FlowRunProcess, str] = {}
         #: UUID of a flow run -> how often it was started again after its process was lost
         self._restarts: Counter[str] = Counter()
         self._settling = threading.Lock()
@@ -92,17 +98,29 @@ class _Agent(LocalAgent):
                 f"The working_dir {run_config.working_dir!r} of this flow run's run config is not a folder of this "
                 "machine. Create it, or give another one."
             )
-        process = Popen(
+        environment = {**self.populate_env_vars(flow_run, run_config), "PREFECT__CLOUD__HEARTBEAT_MODE": "off"}
+        process = self._start(flow_run.id, environment, run_config.working_dir)
+        self._flow_runs[process] = flow_run.id
+        threading.Thread(target=self._wait_for, args=(process,), daemon=True).start()
+        return f"PID: {process.pid}"
+
+    def _start(self, flow_run_id: str, environment: Dict[str, str], working_dir: Optional[str]) -> FlowRunProcess:
+        reasons = read_at_start(environment)
+        if self._template and not reasons:
+            try:
+                return self._template.start(environment, working_dir)
+            except NotForked as error:
+                reasons = [str(error)]
+        if self._template:
+            self.logger.debug(f"Flow run {flow_run_id} starts in a new interpreter: {', '.join(reasons)}")
+        return Popen(
             [sys.executable, "-m", "prefect", "execute", "flow-run"],
             stdin=DEVNULL,
             stdout=DEVNULL,
             stderr=DEVNULL,
-            env={**self.populate_env_vars(flow_run, run_config), "PREFECT__CLOUD__HEARTBEAT_MODE": "off"},
-            cwd=run_config.working_dir,
+            env=environment,
+            cwd=working_dir,
         )
-        self._flow_runs[process] = flow_run.id
-        threading.Thread(target=self._wait_for, args=(process,), daemon=True).start()
-        return f"PID: {process.pid}"
 
     def _local_run(self, flow_run: GraphQLResult) -> LocalRun:
         run_config = RunConfigSchema().load(flow_run.run_config) if flow_run.run_config else UniversalRun()
@@ -116,7 +134,7 @@ class _Agent(LocalAgent):
             )
         return run_config
 
-    def _wait_for(self, process: "Popen[bytes]") -> None:
+    def _wait_for(self, process: FlowRunProcess) -> None:
         code = process.wait()
         if self._is_ending:
             return
@@ -130,21 +148,19 @@ class _Agent(LocalAgent):
         finally:
             del self._flow_runs[process]
 
-    def _look_into(self, process: "Popen[bytes]", code: int) -> None:
+    def _look_into(self, process: FlowRunProcess, code: int) -> None:
         flow_run_id = self._flow_runs[process]
-        begins = PROCESS_ENDED.format(process.pid)
+        ended = PROCESS_ENDED.format(process.pid) + _how(code)
         lost = LostFlowRun.find(flow_run_id, self._id)
         if lost is None or self._has_another(process):
-            how = f"was killed by {_signal(code)}" if code < 0 else f"has ended with exit code {code}"
             self._ask_for_approval(flow_run_id)
-            self._log(flow_run_id, "DEBUG", f"{begins}{how}.")
+            self._log(flow_run_id, "DEBUG", f"{ended}.")
             return
         _kill_rest(flow_run_id)
-        if code < 0:
-            hint = " If nobody did that, the machine may be out of memory." if -code == signal.SIGKILL else ""
-            reason = f"{begins}was killed by {_signal(code)}.{hint}"
+        if code == -signal.SIGKILL:
+            reason = f"{ended}. If nobody did that, the machine may be out of memory."
         else:
-            reason = f"{begins}has ended with exit code {code} before the flow run has."
+            reason = f"{ended} before the flow run has."
         done = lost.settle(reason, self._restarts)
         self._log(flow_run_id, "ERROR", f"{reason} {done}")
 
@@ -159,7 +175,7 @@ class _Agent(LocalAgent):
             self._log(reader.flow_run_id, "WARNING", request)
             reader = reader.get_parent()
 
-    def _has_another(self, process: "Popen[bytes]") -> bool:
+    def _has_another(self, process: FlowRunProcess) -> bool:
         """Whether the flow run has been given another process meanwhile."""
         flow_run_id = self._flow_runs[process]
         others = [other for other, id in list(self._flow_runs.items()) if id == flow_run_id and other is not process]
@@ -188,33 +204,54 @@ class _Agent(LocalAgent):
         os.killpg(0, signal.SIGKILL)
 
 
-def _signal(code: int) -> str:
-    """The name of the signal that an exit code of `Popen` stands for."""
+def _how(code: int) -> str:
+    """What an exit code of a process says."""
+    if code == WarmProcess.UNKNOWN:
+        return "has ended with an exit code that is not known"
+    if code >= 0:
+        return f"has ended with exit code {code}"
     try:
-        return signal.Signals(-code).name
+        return f"was killed by {signal.Signals(-code).name}"
     except ValueError:
-        return f"signal {-code}"
+        return f"was killed by signal {-code}"
 
 
 def _kill_rest(flow_run_id: str) -> None:
     """Kills the processes that a process of a flow run has left, such as workers that go on with its task runs."""
-    for process in psutil.process_iter():
+    for process in find_processes([flow_run_id]):
         with suppress(psutil.Error, OSError):
-            is_own = os.getpgid(process.pid) == os.getpgid(0)
-            if is_own and process.environ().get("PREFECT__CONTEXT__FLOW_RUN_ID") == flow_run_id:
+            if os.getpgid(process.pid) == os.getpgid(0):
                 process.kill()
 
 
-def main(address: str) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("address")
+    parser.add_argument("--cold", action="store_true")
+    parser.add_argument("--preload", action="append", default=[])
+    options = parser.parse_args()
     # the group is signalled as a whole, so it must be this agent's own
     assert os.getpgid(0) == os.getpid(), "start this in a new session"
     # a shell that starts a command in the background has it ignore interrupts; this one must end by one, even if it
     # comes before the agent has its own handler for it
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    agent = _Agent(address)
+    template: Optional[Template] = None
+    warnings: List[str] = []
+    # on macOS, libraries of the system do not work after a fork
+    if sys.platform == "linux" and not options.cold:
+        template = Template(options.preload)
+        # as long as there is one thread
+        template.fork()
+        try:
+            warnings = template.imported() if options.preload else []
+        except NotPreloaded as error:
+            sys.exit(str(error))
+    agent = _Agent(options.address, template)
+    for warning in warnings:
+        agent.logger.warning(warning)
     threading.Thread(target=_interrupt_at_end_of_input, name="end-of-input", daemon=True).start()
     agent.start()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main()

@@ -51,6 +51,10 @@ class LocalRunner:
         database_url: where the backend keeps everything, such as ``sqlite:///prefect.db``; default: a temporary file.
         port: of the backend, on 127.0.0.1; default: a free one.
         import_paths: folders from which flow runs may import modules, besides the current one.
+        warm: whether processes of flow runs are forked from one that has imported Prefect (on Linux). If not, each is
+            a new interpreter, as with Prefect's agents.
+        preload: names of modules that are imported once, before the first fork, such as ``["pandas"]``. Flow runs do
+            not see changes of these until the next `LocalRunner`.
 
     Raises:
         BackendNotInstalled: when this module is imported without the extra ``[server]`` (a `ModuleNotFoundError`).
@@ -64,10 +68,20 @@ class LocalRunner:
         ...     flow_run.get_task_run("get_task_run_result-1").get_result()
     """
 
-    def __init__(self, database_url: Optional[str] = None, port: int = 0, import_paths: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        database_url: Optional[str] = None,
+        port: int = 0,
+        import_paths: Iterable[str] = (),
+        warm: bool = True,
+        preload: Iterable[str] = (),
+    ) -> None:
         self._database_url = database_url
         self._import_paths = list(import_paths)
         self._port = port
+        self._agent_options = [] if warm else ["--cold"]
+        for module in preload:
+            self._agent_options += ["--preload", module]
         self._stack = ExitStack()
         self._flows: Dict[str, Tuple[str, prefect.Flow]] = {}
         self._pid = os.getpid()
@@ -84,7 +98,7 @@ class LocalRunner:
             stack.enter_context(set_temporary_config(settings(self.backend.url)))
             stack.callback(_cancel_unfinished, pendulum.now("utc").isoformat())
             self._agent = stack.enter_context(
-                _AgentProcess(address, self._agent_environment(), directory / "agent.log")
+                _AgentProcess([address, *self._agent_options], self._agent_environment(), directory / "agent.log")
             )
             self._stack = stack.pop_all()
         return self
@@ -250,11 +264,11 @@ def _cancel_unfinished(since: str) -> None:
 class _AgentProcess:
     """The process of `prefect_taskrun_tasks.agent`, which lives as long as the pipe to it."""
 
-    def __init__(self, address: str, environment: Mapping[str, str], log: Path) -> None:
+    def __init__(self, arguments: List[str], environment: Mapping[str, str], log: Path) -> None:
         self._log = log
         with log.open("wb") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", f"{__package__}.agent", address],
+                [sys.executable, "-m", f"{__package__}.agent", *arguments],
                 stdin=subprocess.PIPE,
                 # without a buffer, whose lock a forked child could inherit
                 bufsize=0,

@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import Any, Dict, List
 
 import prefect
-import psutil
 import pytest
 from conftest import eventually
 from processes import assert_gone
 
 from prefect_taskrun_tasks import FlowRunView, FlowView
 from prefect_taskrun_tasks.runner import LocalRunner
+from prefect_taskrun_tasks.warm import find_processes
 
 #: Seconds until a family of flow runs has come to rest, at most; far more than it takes
 PATIENCE = 40
@@ -142,31 +142,18 @@ def _begun_family(flow_name: str, parameters: Dict[str, Any]) -> List[str]:
     return [parent, child, grandchild]
 
 
-def _processes(*flow_run_ids: str) -> "List[psutil.Process]":
-    """The processes of flow runs."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get("PREFECT__CONTEXT__FLOW_RUN_ID") in flow_run_ids:
-                found.append(process)
-        except psutil.Error:
-            # it has ended meanwhile, or is none of ours
-            continue
-    return found
-
-
 def _cancel(flow_run_id: str) -> None:
     assert prefect.Client().cancel_flow_run(flow_run_id)
 
 
 def _assert_cancelled(*flow_run_ids: str) -> None:
     eventually(lambda: {_state(flow_run_id) for flow_run_id in flow_run_ids} == {"Cancelled"}, PATIENCE)
-    assert_gone(_processes(*flow_run_ids))
+    assert_gone(find_processes(flow_run_ids))
 
 
 def test_a_parent_that_is_cancelled_takes_its_child_and_grandchild_along(tmp_path: Path) -> None:
     family = _begun_family("cancelling-parent", {"file": str(tmp_path / "never")})
-    assert all(_processes(flow_run_id) for flow_run_id in family)
+    assert all(find_processes([flow_run_id]) for flow_run_id in family)
     _cancel(family[0])
     _assert_cancelled(*family)
 
@@ -184,7 +171,7 @@ def test_a_parent_whose_process_is_killed_while_it_is_being_cancelled_is_cancell
     tmp_path: Path,
 ) -> None:
     family = _begun_family("cancelling-parent", {"file": str(tmp_path / "never")})
-    [process] = _processes(family[0])
+    [process] = find_processes([family[0]])
     # as long as it is stopped it cannot cancel itself
     process.suspend()
     _cancel(family[0])

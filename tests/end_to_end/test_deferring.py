@@ -8,7 +8,6 @@ from typing import Any, List, Optional
 
 import pendulum
 import prefect
-import psutil
 import pytest
 from conftest import eventually
 from prefect import Flow
@@ -20,6 +19,7 @@ from prefect_taskrun_tasks.runner import LocalRunner
 from prefect_taskrun_tasks.tasks.deferring import READY
 from prefect_taskrun_tasks.timeline import timeline_page
 from prefect_taskrun_tasks.views.deferral import Deferral
+from prefect_taskrun_tasks.warm import find_processes
 
 #: Seconds until a family of flow runs has come to rest, at most; far more than it takes
 PATIENCE = 60
@@ -191,23 +191,11 @@ def _ended(flow_run_id: str) -> str:
     return str(eventually(lambda: _view(flow_run_id).state.is_finished() and _state(flow_run_id), PATIENCE))
 
 
-def _processes(flow_run_id: str) -> List[int]:
-    """Those that execute a flow run: the agent gives them its id in their environment."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get("PREFECT__CONTEXT__FLOW_RUN_ID") == flow_run_id:
-                found.append(process.pid)
-        except psutil.Error:
-            continue
-    return found
-
-
 def _left(flow_run_id: str, deferred: int = 1) -> bool:
     """Whether so many waits of a flow run are deferred, and no process is left of it."""
     rows = api.find("task_run", {"flow_run_id": {"_eq": flow_run_id}}, fields="serialized_state")
     waiting = [row for row in rows if Deferral.of(row["serialized_state"])]
-    return len(waiting) == deferred and not _processes(flow_run_id)
+    return len(waiting) == deferred and not find_processes([flow_run_id])
 
 
 def _executed(folder: Path) -> List[str]:
@@ -367,7 +355,7 @@ def test_a_result_that_would_be_lost_keeps_the_process(local: LocalRunner, tmp_p
 
     eventually(said, PATIENCE)
     assert "in_memory-1" in said()[0]
-    assert _processes(parent)
+    assert find_processes([parent])
     (tmp_path / "a").write_text("")
     assert _ended(parent) == "Success"
     assert _executed(tmp_path) == ["after"]
@@ -388,7 +376,7 @@ def test_a_parent_without_a_process_is_cancelled_at_once_and_its_child_with_it(
     assert _state(child.flow_run_id) in ("Cancelling", "Cancelled")
     (tmp_path / "a").write_text("")
     assert _executed(tmp_path) == ["before"]
-    assert not _processes(parent)
+    assert not find_processes([parent])
 
 
 def test_a_plain_run_waits_as_ever(local: LocalRunner, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from prefect_taskrun_tasks.server import Backend, services, tables
 from prefect_taskrun_tasks.server.clock import ago
 from prefect_taskrun_tasks.server.rules import flow_runs, states
 from prefect_taskrun_tasks.server.transaction import Row
+from prefect_taskrun_tasks.warm import title
 
 #: The share of requests of Prefect's own client that are hit: it pauses for two seconds when it is hit twice in a row
 RATE = 0.05
@@ -140,16 +141,19 @@ class Installation:
         return self.recover([flow_run_id])
 
     def processes(self) -> "Dict[str, List[psutil.Process]]":
-        """Flow run id -> its processes; under the empty id all others, but for agent and triggerer."""
+        """Flow run id -> its processes; under the empty id all others, but for agent, its template and triggerer."""
         found: Dict[str, List[psutil.Process]] = {}
+        titles = {title(row["id"]): row["id"] for row in self.flow_runs()}
+        others = [each.pid for each in (self._agent, self._triggerer) if each is not None]
         for pid in psutil.pids():
             # a process that has ended, or is somebody else's
             with suppress(psutil.Error):
                 process = psutil.Process(pid)
                 environment = process.environ()
-                others = [each.pid for each in (self._agent, self._triggerer) if each is not None]
-                if environment.get("PREFECT__CLOUD__API") == self.proxy.url and pid not in others:
-                    found.setdefault(environment.get("PREFECT__CONTEXT__FLOW_RUN_ID", ""), []).append(process)
+                flow_run_id = environment.get("PREFECT__CONTEXT__FLOW_RUN_ID") or titles.get(process.name(), "")
+                is_other = pid in others or (not flow_run_id and process.ppid() in others)
+                if environment.get("PREFECT__CLOUD__API") == self.proxy.url and not is_other:
+                    found.setdefault(flow_run_id, []).append(process)
         return found
 
     def recover(self, lost: Iterable[str]) -> List[str]:
