@@ -2,6 +2,7 @@
 
 import click
 
+from .agent import agent
 from .approve import approve
 from .cancel import cancel
 from .completion import completion
@@ -42,6 +43,7 @@ def main() -> None:
 
 
 for _command in (
+    agent,
     approve,
     cancel,
     completion,

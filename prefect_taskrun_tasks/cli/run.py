@@ -79,6 +79,13 @@ def _parameters(context: click.Context, option: click.Parameter, values: Tuple[s
     type=click.Choice(["debug", "info", "warning", "error"]),
     help="Lowest level of the log lines to show. States are shown at info.",
 )
+@click.option(
+    "--preload",
+    multiple=True,
+    metavar="MODULE",
+    help="A module to import once, before flow runs start, such as pandas. Flow runs share its memory.",
+)
+@click.option("--cold", is_flag=True, help="Start each flow run in a new interpreter, as Prefect's agent does.")
 def run(
     file: str,
     flow_name: str,
@@ -88,6 +95,8 @@ def run(
     project: str,
     database_url: Optional[str],
     log_level: str,
+    preload: Tuple[str, ...],
+    cold: bool,
 ) -> None:
     """Register the flows of FILE and run one of them, with a backend and an agent that live as long as it takes.
 
@@ -111,7 +120,7 @@ def run(
             terminal.print(log_text(log))
 
     try:
-        with LocalRunner(database_url, import_paths=[os.path.dirname(file)]) as local:
+        with LocalRunner(database_url, import_paths=[os.path.dirname(file)], warm=not cold, preload=preload) as local:
             names = local.register(file, project)
             if flow_name not in names:
                 raise click.UsageError(f"There is no flow named {flow_name!r} in {file}. It has: {', '.join(names)}")

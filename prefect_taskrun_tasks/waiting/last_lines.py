@@ -13,7 +13,7 @@ from ..views.history import instant
 #: has started a process (`Agent._deploy_flow_run` in prefect 1.4.1's agent/agent.py), and that the process has ended
 AGENT = "LocalRunner"
 
-#: What begins the line of that agent about a process that has ended
+#: What begins the line of an agent of this package about a process that has ended
 PROCESS_ENDED = "The process of this flow run (PID {}) "
 
 _STARTED = re.compile(r"Submitted for execution: PID: \d+")
@@ -48,9 +48,10 @@ class LastLines:
         for row in rows:
             self._changed = monotonic()
             message = row["message"] or ""
+            # also of an agent of another name
+            self._ended += bool(_ENDED.match(message))
             if row["name"] == AGENT:
                 self._started += bool(_STARTED.match(message))
-                self._ended += bool(_ENDED.match(message))
             elif row["task_run_id"] is None and _RUNNER_ENDED.match(message):
                 time = instant(row["timestamp"])
                 self._runner_ended = max(time, self._runner_ended or time)

@@ -5,6 +5,15 @@ new interpreter. `process` is the agent's side of both. Nothing here uses the re
 """
 
 from .flow_run import find_processes, read_at_start, title
-from .process import NotForked, NotPreloaded, Template, WarmProcess
+from .process import NotForked, NotPreloaded, Template, WarmProcess, can_fork
 
-__all__ = ["NotForked", "NotPreloaded", "Template", "WarmProcess", "find_processes", "read_at_start", "title"]
+__all__ = [
+    "NotForked",
+    "NotPreloaded",
+    "Template",
+    "WarmProcess",
+    "can_fork",
+    "find_processes",
+    "read_at_start",
+    "title",
+]

@@ -76,15 +76,22 @@ class WarmProcess:
         return self.UNKNOWN
 
 
+def can_fork() -> bool:
+    """Return whether a flow run can be warm here. On macOS, libraries of the system do not work after a fork."""
+    return sys.platform == "linux"
+
+
 class Template:
     """The agent's side of the process that flow runs are forked from. Another one starts when that has ended.
 
     Args:
         preload: names of modules that it imports before it forks.
+        shows_output: whether what flow runs print goes where this process prints.
     """
 
-    def __init__(self, preload: Sequence[str] = ()) -> None:
+    def __init__(self, preload: Sequence[str] = (), shows_output: bool = False) -> None:
         self._preload = list(preload)
+        self._output = None if shows_output else subprocess.DEVNULL
         self._control: Optional[Connection] = None
         self._lock = threading.Lock()
 
@@ -107,7 +114,7 @@ class Template:
         sys.exit()
 
     def imported(self) -> List[str]:
-        """Wait until a template that was just forked has imported the modules.
+        """Wait until the first template has imported the modules.
 
         Returns:
             Warnings about them.
@@ -115,8 +122,12 @@ class Template:
         Raises:
             NotPreloaded: one of them cannot be imported.
         """
-        assert self._control is not None
-        errors, warnings = json.loads(self._control.recv_bytes())
+        with self._lock:
+            self._control = self._control or self._begin()
+        try:
+            errors, warnings = json.loads(self._control.recv_bytes())
+        except EOFError:
+            errors = ["The process that imports the modules to preload has ended without a word."]
         if errors:
             raise NotPreloaded(errors[0])
         return list(warnings)
@@ -163,8 +174,8 @@ class Template:
             process = subprocess.Popen(
                 [sys.executable, "-m", template.__name__, str(theirs.fileno()), *self._preload],
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
+                stdout=self._output,
+                stderr=subprocess.STDOUT,
                 pass_fds=[theirs.fileno()],
             )
         _call_in_thread(process.wait)

@@ -9,7 +9,7 @@ from prefect import Flow, task
 from prefect.engine.state import Scheduled
 
 from prefect_taskrun_tasks import api
-from prefect_taskrun_tasks.agent import _Agent
+from prefect_taskrun_tasks.agent.warm_agent import WarmAgent
 from prefect_taskrun_tasks.server import Backend
 
 
@@ -29,7 +29,7 @@ def test_a_flow_run_has_heartbeats_for_as_long_as_its_process_lives() -> None:
     with Flow("heartbeats") as flow:
         task(lambda: None, name="nothing")()
     run = DrivenRun(flow).enter(Scheduled())
-    agent = _Agent("")
+    agent = WarmAgent()
     process = subprocess.Popen(["sleep", "600"])
     try:
         agent._flow_runs[process] = run.id

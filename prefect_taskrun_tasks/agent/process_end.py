@@ -13,7 +13,7 @@ from typing import List, Optional
 import pendulum
 from prefect.engine.state import Cancelled, Failed, Retrying, Scheduled
 
-from . import api
+from .. import api
 
 #: How often a flow run is started again that was lost without a task run that brings it back; as Prefect Server does it
 RESTARTS = 3

@@ -22,7 +22,7 @@ from prefect.engine.state import (
 )
 
 from prefect_taskrun_tasks import FlowRunView
-from prefect_taskrun_tasks.process_end import RESTARTS, LostFlowRun
+from prefect_taskrun_tasks.agent.process_end import RESTARTS, LostFlowRun
 from prefect_taskrun_tasks.server import Backend
 
 REASON = "The process was killed."

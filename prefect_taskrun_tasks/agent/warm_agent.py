@@ -1,21 +1,13 @@
-"""
-A Prefect local agent that ends together with the process that started it.
+"""A Prefect local agent whose flow runs are warm, and which settles those whose process ends early."""
 
-Run as ``python -m prefect_taskrun_tasks.agent ADDRESS``, in a session of its own. It ends when its standard input is
-closed, which also happens when the process at the other end is killed; flow runs that it has started end with it.
-"""
-
-import argparse
 import os
 import signal
 import sys
 import threading
-import traceback
 from collections import Counter
 from contextlib import suppress
-from subprocess import DEVNULL, Popen, TimeoutExpired
-from time import monotonic
-from typing import Dict, List, Optional, Set, Union
+from subprocess import DEVNULL, STDOUT, Popen
+from typing import Any, Dict, Optional, Set, Union
 
 import psutil
 from prefect.agent.local import LocalAgent
@@ -25,39 +17,35 @@ from prefect.serialization.storage import StorageSchema
 from prefect.storage import Docker
 from prefect.utilities.graphql import GraphQLResult
 
-from . import api
+from .. import api
+from ..views import FlowRunView
+from ..waiting import approval_request
+from ..waiting.last_lines import PROCESS_ENDED
+from ..warm import NotForked, Template, WarmProcess, find_processes, read_at_start
 from .process_end import LostFlowRun
-from .views import FlowRunView
-from .waiting import approval_request
-from .waiting.agents import ANY_LABELS
-from .waiting.last_lines import AGENT, PROCESS_ENDED
-from .warm import NotForked, NotPreloaded, Template, WarmProcess, find_processes, read_at_start
 
 #: A process of a flow run: forked from the template, or a new interpreter
 FlowRunProcess = Union[WarmProcess, "Popen[bytes]"]
-
-#: Seconds that flow runs have to end after an interrupt, before they are killed
-GRACE = 5.0
-
-
-def _interrupt_at_end_of_input() -> None:
-    sys.stdin.buffer.read()
-    os.kill(os.getpid(), signal.SIGINT)
 
 
 class CannotExecute(Exception):
     """This machine has no way to execute the flow run."""
 
 
-class _Agent(LocalAgent):
-    """Takes flow runs with any labels, takes them along when it ends, and settles those whose process has ended early.
+class WarmAgent(LocalAgent):
+    """Starts flow runs in forked processes, and settles those whose process has ended early.
 
-    It sends the heartbeats of its flow runs itself, for as long as their processes live. Prefect's heartbeat process
-    outlives a flow run that is killed, and says for ever that the flow run is alive (Prefect issue 2834).
+    It sends heartbeats for its flow runs, as long as their processes live. Prefect's heartbeat process outlives a flow
+    run that is killed, and says for ever that it is alive (Prefect issue 2834). So a flow run sends its own heartbeats
+    from a thread, which go on when the agent has ended.
+
+    Args:
+        template: what to fork flow runs from; default: each is a new interpreter, as with Prefect's agent.
+        options: of `prefect.agent.local.LocalAgent`.
     """
 
-    def __init__(self, address: str, template: Optional[Template] = None) -> None:
-        super().__init__(name=AGENT, labels=[ANY_LABELS], hostname_label=False, agent_address=address)
+    def __init__(self, template: Optional[Template] = None, **options: Any) -> None:
+        super().__init__(**options)
         #: seconds between two heartbeats, as of Prefect's flow runs
         self.heartbeat_period = 30
         self._template = template
@@ -98,11 +86,13 @@ class _Agent(LocalAgent):
                 f"The working_dir {run_config.working_dir!r} of this flow run's run config is not a folder of this "
                 "machine. Create it, or give another one."
             )
-        environment = {**self.populate_env_vars(flow_run, run_config), "PREFECT__CLOUD__HEARTBEAT_MODE": "off"}
-        process = self._start(flow_run.id, environment, run_config.working_dir)
+        process = self._start(flow_run.id, self._environment(flow_run, run_config), run_config.working_dir)
         self._flow_runs[process] = flow_run.id
         threading.Thread(target=self._wait_for, args=(process,), daemon=True).start()
         return f"PID: {process.pid}"
+
+    def _environment(self, flow_run: GraphQLResult, run_config: LocalRun) -> Dict[str, str]:
+        return {"PREFECT__CLOUD__HEARTBEAT_MODE": "thread", **self.populate_env_vars(flow_run, run_config)}
 
     def _start(self, flow_run_id: str, environment: Dict[str, str], working_dir: Optional[str]) -> FlowRunProcess:
         reasons = read_at_start(environment)
@@ -116,8 +106,8 @@ class _Agent(LocalAgent):
         return Popen(
             [sys.executable, "-m", "prefect", "execute", "flow-run"],
             stdin=DEVNULL,
-            stdout=DEVNULL,
-            stderr=DEVNULL,
+            stdout=None if self.show_flow_logs else DEVNULL,
+            stderr=STDOUT,
             env=environment,
             cwd=working_dir,
         )
@@ -182,26 +172,7 @@ class _Agent(LocalAgent):
         return flow_run_id in self.submitting_flow_runs or any(other.poll() is None for other in others)
 
     def _log(self, flow_run_id: str, level: str, message: str) -> None:
-        api.write_logs([{"flow_run_id": flow_run_id, "name": AGENT, "level": level, "message": message}])
-
-    def on_shutdown(self) -> None:
-        """Ends all processes of this one's group, itself included."""
-        self._is_ending = True
-        error = sys.exc_info()[1]
-        if isinstance(error, Exception):
-            # nothing is printed any more once this process is killed
-            traceback.print_exception(type(error), error, error.__traceback__)
-        sys.stdout.flush()
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        os.killpg(0, signal.SIGINT)
-        deadline = monotonic() + GRACE
-        for process in list(self._flow_runs):
-            try:
-                process.wait(max(0.0, deadline - monotonic()))
-            except TimeoutExpired:
-                break
-        # flow runs that ignore interrupts, and processes that flow runs have started
-        os.killpg(0, signal.SIGKILL)
+        api.write_logs([{"flow_run_id": flow_run_id, "name": self.name, "level": level, "message": message}])
 
 
 def _how(code: int) -> str:
@@ -222,36 +193,3 @@ def _kill_rest(flow_run_id: str) -> None:
         with suppress(psutil.Error, OSError):
             if os.getpgid(process.pid) == os.getpgid(0):
                 process.kill()
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("address")
-    parser.add_argument("--cold", action="store_true")
-    parser.add_argument("--preload", action="append", default=[])
-    options = parser.parse_args()
-    # the group is signalled as a whole, so it must be this agent's own
-    assert os.getpgid(0) == os.getpid(), "start this in a new session"
-    # a shell that starts a command in the background has it ignore interrupts; this one must end by one, even if it
-    # comes before the agent has its own handler for it
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    template: Optional[Template] = None
-    warnings: List[str] = []
-    # on macOS, libraries of the system do not work after a fork
-    if sys.platform == "linux" and not options.cold:
-        template = Template(options.preload)
-        # as long as there is one thread
-        template.fork()
-        try:
-            warnings = template.imported() if options.preload else []
-        except NotPreloaded as error:
-            sys.exit(str(error))
-    agent = _Agent(options.address, template)
-    for warning in warnings:
-        agent.logger.warning(warning)
-    threading.Thread(target=_interrupt_at_end_of_input, name="end-of-input", daemon=True).start()
-    agent.start()
-
-
-if __name__ == "__main__":
-    main()
