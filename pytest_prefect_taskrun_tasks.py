@@ -15,8 +15,14 @@ if TYPE_CHECKING:
     from prefect_taskrun_tasks.runner import LocalRunner
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    warm = "whether processes of flow runs are forked from one that has imported Prefect (default: true)"
+    parser.addini("local_runner_warm", warm, type="bool", default=True)
+    parser.addini("local_runner_preload", "modules that are imported once, before flow runs start", type="args")
+
+
 @pytest.fixture(scope="session")
-def local_runner(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[LocalRunner]":
+def local_runner(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> "Iterator[LocalRunner]":
     """An embedded backend and a Prefect agent, for this process's Prefect, until the tests are over.
 
     Flow runs import what the tests can import. Prefect's home is a temporary folder, and what the environment says of
@@ -40,5 +46,10 @@ def local_runner(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[LocalRun
         patch.setenv("PREFECT__HOME_DIR", str(home))
         patch.setenv("PREFECT__USER_CONFIG_PATH", str(home / "config.toml"))
         patch.setenv("PREFECT__BACKEND_CONFIG_PATH", str(home / "backend.toml"))
-        with set_temporary_config({"home_dir": str(home)}), LocalRunner(import_paths=filter(None, sys.path)) as local:
+        runner = LocalRunner(
+            import_paths=filter(None, sys.path),
+            warm=pytestconfig.getini("local_runner_warm"),
+            preload=pytestconfig.getini("local_runner_preload"),
+        )
+        with set_temporary_config({"home_dir": str(home)}), runner as local:
             yield local

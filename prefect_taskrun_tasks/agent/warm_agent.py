@@ -6,9 +6,11 @@ import sys
 import threading
 from collections import Counter
 from contextlib import suppress
+from datetime import timedelta
 from subprocess import DEVNULL, STDOUT, Popen
 from typing import Any, Dict, Optional, Set, Union
 
+import pendulum
 import psutil
 from prefect.agent.local import LocalAgent
 from prefect.run_configs import LocalRun, UniversalRun
@@ -26,6 +28,10 @@ from .process_end import LostFlowRun
 
 #: A process of a flow run: forked from the template, or a new interpreter
 FlowRunProcess = Union[WarmProcess, "Popen[bytes]"]
+
+
+#: Seconds that processes of a cancelled flow run have to end
+LONGEST_CANCEL = 10.0
 
 
 class CannotExecute(Exception):
@@ -62,10 +68,26 @@ class WarmAgent(LocalAgent):
         return self._id
 
     def heartbeat(self) -> None:
-        """Says for each process that lives that its flow run does; called every 30 seconds."""
-        for process, flow_run_id in list(self._flow_runs.items()):
-            if process.poll() is None:
-                self.client.update_flow_run_heartbeat(flow_run_id)
+        """Sends a heartbeat for each flow run whose process lives; called every 30 seconds."""
+        alive = {process: id for process, id in list(self._flow_runs.items()) if process.poll() is None}
+        for flow_run_id in alive.values():
+            self.client.update_flow_run_heartbeat(flow_run_id)
+        if alive:
+            self._end_cancelled(alive)
+
+    def _end_cancelled(self, alive: Dict[FlowRunProcess, str]) -> None:
+        """Kills processes that go on after their flow run was cancelled.
+
+        On Python 3.8, a pool of processes of `LocalDaskExecutor` waits for ever after an interrupt.
+        """
+        latest = pendulum.now("utc") - timedelta(seconds=LONGEST_CANCEL)
+        where = {"id": {"_in": list(alive.values())}, "state": {"_eq": "Cancelled"}}
+        for row in api.find("flow_run", {**where, "state_timestamp": {"_lt": latest.isoformat()}}, fields="id"):
+            message = (
+                f"Processes of this flow run go on {LONGEST_CANCEL:.0f} s after it was cancelled. They are killed."
+            )
+            self._log(row["id"], "WARNING", message)
+            _kill_processes(row["id"])
 
     def deploy_flow(self, flow_run: GraphQLResult) -> str:
         """Starts the process of a flow run.
@@ -146,7 +168,7 @@ class WarmAgent(LocalAgent):
             self._ask_for_approval(flow_run_id)
             self._log(flow_run_id, "DEBUG", f"{ended}.")
             return
-        _kill_rest(flow_run_id)
+        _kill_processes(flow_run_id)
         if code == -signal.SIGKILL:
             reason = f"{ended}. If nobody did that, the machine may be out of memory."
         else:
@@ -187,8 +209,8 @@ def _how(code: int) -> str:
         return f"was killed by signal {-code}"
 
 
-def _kill_rest(flow_run_id: str) -> None:
-    """Kills the processes that a process of a flow run has left, such as workers that go on with its task runs."""
+def _kill_processes(flow_run_id: str) -> None:
+    """Kills the processes of a flow run: also those that it has started, such as workers that go on with its tasks."""
     for process in find_processes([flow_run_id]):
         with suppress(psutil.Error, OSError):
             if os.getpgid(process.pid) == os.getpgid(0):

@@ -57,6 +57,14 @@ def test_users_test_their_own_flows_with_it(tmp_path: Path) -> None:
     assert not agents
 
 
+def test_modules_can_be_preloaded(tmp_path: Path) -> None:
+    (tmp_path / "my_flows.py").write_text(FLOWS)
+    (tmp_path / "test_my_flows.py").write_text(TESTS)
+    preload = "local_runner_preload=no_such_module"
+    run = ended("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", preload, tmp_path, cwd=tmp_path)
+    assert "The module 'no_such_module' cannot be preloaded" in run.stdout
+
+
 def test_pytest_starts_without_importing_prefect(tmp_path: Path) -> None:
     (tmp_path / "test_nothing.py").write_text("import sys\n\ndef test_it():\n    assert 'prefect' not in sys.modules\n")
     run = ended("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", tmp_path, cwd=tmp_path)

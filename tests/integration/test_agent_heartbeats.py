@@ -1,14 +1,17 @@
 """The heartbeats that the agent of a `LocalRunner` sends for its flow runs."""
 
+import os
+import signal
 import subprocess
 from typing import Iterator, Optional
 
 import pytest
 from driven import DrivenRun, NewUrl, shared_backend
 from prefect import Flow, task
-from prefect.engine.state import Scheduled
+from prefect.engine.state import Cancelled, Running, Scheduled
 
 from prefect_taskrun_tasks import api
+from prefect_taskrun_tasks.agent import warm_agent
 from prefect_taskrun_tasks.agent.warm_agent import WarmAgent
 from prefect_taskrun_tasks.server import Backend
 
@@ -46,3 +49,22 @@ def test_a_flow_run_has_heartbeats_for_as_long_as_its_process_lives() -> None:
         process.wait()
     agent.heartbeat()
     assert _heartbeat(run.id) == last
+
+
+def test_processes_that_go_on_after_their_flow_run_was_cancelled_are_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warm_agent, "LONGEST_CANCEL", 0.0)
+    with Flow("heartbeats-cancelled") as flow:
+        task(lambda: None, name="nothing")()
+    run = DrivenRun(flow).enter(Running())
+    agent = WarmAgent()
+    environment = {**os.environ, "PREFECT__CONTEXT__FLOW_RUN_ID": run.id}
+    with subprocess.Popen(["sleep", "600"], env=environment) as process:
+        try:
+            agent._flow_runs[process] = run.id
+            agent.heartbeat()
+            assert process.poll() is None
+            run.enter(Cancelled())
+            agent.heartbeat()
+            assert process.wait(60) == -signal.SIGKILL
+        finally:
+            process.kill()
