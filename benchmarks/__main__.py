@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from . import attacks, backend, child_step, deferring, growth, looking, pages, triggerer, views, waits, watcher
+from . import attacks, backend, child_step, deferring, growth, looking, pages, triggerer, views, waits, warm, watcher
 
 BENCHMARKS = {
     "attacks": attacks,
@@ -24,6 +24,7 @@ BENCHMARKS = {
     "triggerer": triggerer,
     "views": views,
     "waits": waits,
+    "warm": warm,
     "watcher": watcher,
 }
 

@@ -74,9 +74,9 @@ class Client:
 
 
 @contextmanager
-def serving(database_url: str) -> Iterator[Tuple[str, int]]:
+def serving(database_url: str, *options: str) -> Iterator[Tuple[str, int]]:
     """A backend in a process of its own; its address and its process's id."""
-    command = [str(Path(sys.executable).parent / "prefect-taskrun"), "server", "start", "--port", "0"]
+    command = [str(Path(sys.executable).parent / "prefect-taskrun"), "server", "start", "--port", "0", *options]
     with subprocess.Popen([*command, "--database-url", database_url], stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
