@@ -4,7 +4,7 @@ import logging
 from dataclasses import dataclass, replace
 from enum import Enum
 from time import monotonic
-from typing import Any, Callable, Dict, Generator, List, Mapping, Optional, Tuple, Union
+from typing import Any, Callable, Dict, Generator, Iterator, List, Mapping, Optional, Tuple, Union
 
 import graphql
 from graphql import GraphQLError
@@ -73,6 +73,12 @@ _RULES = (
 
 #: Mutations that wait for somebody outside, and so begin and end their transactions themselves
 _OUTSIDE: Dict[str, Callable[..., Row]] = {"test_cloud_hook": hooks.test_cloud_hook}
+
+#: Mutations that store a list in several transactions, with writes of other callers in between -> name of that list
+_IN_PARTS: Dict[str, str] = {"write_run_logs": "logs"}
+
+#: Items of such a list in one transaction
+PART = 500
 
 #: Said of a request with which Python's stack overflows
 NESTED = "The request is nested too deeply."
@@ -205,10 +211,14 @@ class Api:
         data: Answer = {}
         errors: List[Answer] = []
         for field in operation.selections:
-            yield asked.step(operation, field)
+            # items of its list that are stored
+            stored = 0
             try:
                 try:
-                    value = self._field(operation, field, asked)
+                    for part in _parts(field):
+                        yield asked.step(operation, field)
+                        value = self._field(operation, part, asked, is_begun=stored > 0)
+                        stored += PART if field.name in _IN_PARTS else 0
                 except Large:
                     # an exception holds what was read until then, as long as it is handled
                     asked.is_large = True
@@ -225,13 +235,15 @@ class Api:
                 del value
             except Refused as refused:
                 data[field.key] = None
-                errors.append(_error(GraphQLError(str(refused), path=[field.key]), refused.CODE))
+                message = f"{refused} {_stored_before(field, stored)}" if stored else str(refused)
+                errors.append(_error(GraphQLError(message, path=[field.key]), refused.CODE))
             except RecursionError:
                 data[field.key] = None
                 errors.append(_error(GraphQLError(NESTED, path=[field.key]), "INTERNAL_SERVER_ERROR"))
             except NotStored as error:
                 data[field.key] = None
-                errors.append(_fault(field.name, [field.key], f"{error} {error.OUTCOME.format(field.name)}"))
+                outcome = _stored_before(field, stored) if stored else error.OUTCOME.format(field.name)
+                errors.append(_fault(field.name, [field.key], f"{error} {outcome}"))
             except Exception:
                 data[field.key] = None
                 errors.append(_fault(field.name, [field.key]))
@@ -240,11 +252,15 @@ class Api:
             yield Step.LARGE
         return 200, {"data": data, "errors": errors} if errors else {"data": data}
 
-    def _field(self, operation: Operation, field: Selection, asked: _Asked) -> Any:
+    def _field(self, operation: Operation, field: Selection, asked: _Asked, is_begun: bool = False) -> Any:
         if field.name == "__typename":
             return field.parent
-        self._check_going_on(field.name)
+        # a mutation that has begun is carried out as a whole
+        if not is_begun:
+            self._check_going_on(field.name)
         if operation.is_mutation:
+            if not is_begun:
+                self._check_time(field.name, asked)
             return document.pick(self._mutate(field, asked), field)
         terms = document.terms_in(field)
         if terms > self._limits.terms:
@@ -277,12 +293,14 @@ class Api:
         if self._database.is_interrupted:
             raise Refused(f"{what} was not carried out: the backend is stopping. Try again.")
 
-    def _mutate(self, field: Selection, asked: _Asked) -> Row:
+    def _check_time(self, what: str, asked: _Asked) -> None:
         if monotonic() > asked.begun + self._limits.seconds:
             raise Refused(
-                f"{field.name} was not carried out: those before it took the {self._limits.seconds:g} seconds that a "
+                f"{what} was not carried out: those before it took the {self._limits.seconds:g} seconds that a "
                 "request has. Ask for fewer at a time."
             )
+
+    def _mutate(self, field: Selection, asked: _Asked) -> Row:
         input = field.arguments["input"]
         if field.name in _OUTSIDE:
             return _OUTSIDE[field.name](self._database, self._url, asked.begun, **input)
@@ -292,6 +310,24 @@ class Api:
         }
         with self._database.write(**caller) as tx:
             return self._rules[field.name](tx, **input)
+
+
+def _parts(field: Selection) -> Iterator[Selection]:
+    """A field as the fields that are answered one after the other: itself, or its list in parts."""
+    name = _IN_PARTS.get(field.name)
+    if name is None:
+        yield field
+        return
+    input = field.arguments["input"]
+    items = input[name]
+    # an empty list is one part
+    for first in range(0, max(1, len(items)), PART):
+        yield replace(field, arguments={"input": {**input, name: items[first : first + PART]}})
+
+
+def _stored_before(field: Selection, stored: int) -> str:
+    """What a caller is told whose list was stored in part."""
+    return f"The first {stored:,} {_IN_PARTS[field.name]} of {field.name} were stored."
 
 
 def _read(connection: Connection, field: Selection, most: int) -> Any:

@@ -5,6 +5,7 @@ import re
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta, timezone
 from typing import Any, Iterator
 
 import graphql
@@ -13,7 +14,8 @@ from asking import Caller, caller
 from conftest import eventually
 
 from prefect_taskrun_tasks.server import document
-from prefect_taskrun_tasks.server.api import Api
+from prefect_taskrun_tasks.server.api import Api, Step
+from prefect_taskrun_tasks.server.clock import instant
 from prefect_taskrun_tasks.server.limits import Limits
 
 
@@ -351,6 +353,47 @@ def test_more_lines_tasks_edges_and_states_than_the_limit_are_refused_at_once(ap
     states = [{"flow_run_id": run_id, "state": {"type": "Running"}}] * 501
     assert "at most 500 states" in api.refused("set_flow_run_states", "states { id }", states=states)
     assert (api.count("flow"), api.count("log")) == (1, 0)
+
+
+def lines(run_id: str, count: int) -> Any:
+    """Log lines a millisecond apart, as Prefect's client sends them."""
+    begin = datetime(2026, 1, 1, tzinfo=timezone.utc)
+    return [
+        {"flow_run_id": run_id, "message": str(number), "timestamp": instant(begin + timedelta(milliseconds=number))}
+        for number in range(count)
+    ]
+
+
+def test_other_callers_write_between_the_lines_of_a_long_log(api: Caller) -> None:
+    run_id = api.running()
+    input = {"logs": lines(run_id, 1200)}
+    query = "mutation($input: write_run_logs_input!) { write_run_logs(input: $input) { success } }"
+    steps = api.api.steps(json.dumps({"query": query, "variables": {"input": input}}).encode())
+    assert [next(steps), next(steps)] == [Step.WRITE, Step.WRITE]
+    assert api.count("log") == 500
+    # the database has one writer at a time: this would wait for ever
+    assert api.set_state(run_id, "Success")
+    assert next(steps) is Step.WRITE
+    with pytest.raises(StopIteration) as end:
+        next(steps)
+    assert end.value.value == (200, {"data": {"write_run_logs": {"success": True}}})
+    stored = api.ask("{ log(order_by: {timestamp: asc}) { message } }")["log"]
+    assert [each["message"] for each in stored] == [str(number) for number in range(1200)]
+
+
+def test_log_lines_before_a_refused_one_are_stored_once(api: Caller) -> None:
+    logs = lines(api.flow_run_id(), 1200)
+    wrong = [*logs[:700], {**logs[700], "message": "x" * 1_000_001}, *logs[701:]]
+    assert api.refused("write_run_logs", "success", logs=wrong).endswith(
+        "The first 500 logs of write_run_logs were stored."
+    )
+    assert api.count("log") == 500
+    assert api.mutate("write_run_logs", "success", logs=logs)
+    assert api.count("log") == 1200
+
+
+def test_no_lines_of_a_log_are_a_success(api: Caller) -> None:
+    assert api.mutate("write_run_logs", "success", logs=[])
 
 
 def test_a_flow_does_not_grow_beyond_the_limit_in_several_requests(
