@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, Dict, FrozenSet, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Set
 
-from sqlalchemy import JSON, Connection, Select, Table, UniqueConstraint, bindparam, select
+from sqlalchemy import JSON, ColumnElement, Connection, Select, Table, UniqueConstraint, bindparam, select
 
 from . import tables
 from .errors import Refused
@@ -19,6 +19,9 @@ LONGEST_KEY = 2_000
 #: Characters of a text, and of JSON. Prefect's client cuts the messages of logs to as much
 LARGEST_TEXT, LARGEST_JSON = 1_000_000, 5_000_000
 
+
+#: Values in one statement; early versions of SQLite take 999
+MOST_VALUES = 900
 
 #: Among the ids of what has changed: it may be anything
 ANYTHING = "*"
@@ -68,6 +71,14 @@ class Transaction:
 
     def rows(self, statement: Any, values: Optional[Dict[str, Any]] = None) -> List[Row]:
         return [dict(row) for row in self.connection.execute(statement, values).mappings()]
+
+    def rows_with(self, query: "Select[Any]", column: "ColumnElement[Any]", values: Iterable[Any]) -> List[Row]:
+        """The rows of a query whose column has one of some values, however many these are."""
+        some = list(values)
+        found: List[Row] = []
+        for first in range(0, len(some), MOST_VALUES):
+            found += self.rows(query.where(column.in_(some[first : first + MOST_VALUES])))
+        return found
 
     def row(self, statement: Any, values: Optional[Dict[str, Any]] = None) -> Optional[Row]:
         found = self.connection.execute(statement, values).mappings().first()

@@ -6,9 +6,9 @@ import io
 import logging
 import re
 import zlib
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Set
 
-from sqlalchemy import func, select
+from sqlalchemy import Table, func, select
 
 from .. import strict_json, tables
 from ..errors import Refused
@@ -23,6 +23,10 @@ OLDEST_CORE = (0, 6, 1)
 
 #: Tasks and edges of a flow. Each flow run has a task run for each task; children of mapped tasks come on top.
 MOST_TASKS, MOST_EDGES = 10_000, 50_000
+
+#: Tasks, and edges, that are registered in one transaction, while other writers wait. Prefect's client sends 500 at a
+#: time (`Client.register` in client/client.py).
+MOST_AT_ONCE = 2_000
 
 
 def create_flow_from_compressed_string(tx: Transaction, serialized_flow: str, **options: Any) -> Row:
@@ -169,17 +173,16 @@ def _activate_schedule(tx: Transaction, flow_id: str) -> None:
 
 def register_tasks(tx: Transaction, flow_id: str, serialized_tasks: List[Dict[str, Any]]) -> Row:
     """Adds tasks to a flow; those whose slug it has already are left alone, so that a request may come twice."""
-    flow = tx.get(tables.flow, flow_id)
-    if flow is None:
-        raise Refused(f"Flow {flow_id} not found.")
+    flow = _registered(tx, flow_id)
     _check_count(flow, "tasks", len(serialized_tasks), MOST_TASKS)
+    _check_at_once(flow, "tasks", len(serialized_tasks))
     check_tasks(flow["name"], serialized_tasks)
-    known = set(_task_ids(tx, flow_id))
+    known = _task_ids(tx, flow_id, {each["slug"] for each in serialized_tasks})
     added: Dict[str, Dict[str, Any]] = {}
     for each in serialized_tasks:
         if each["slug"] not in known:
             added[each["slug"]] = each
-    _check_count(flow, "tasks", len(known) + len(added), MOST_TASKS)
+    _check_count(flow, "tasks", _count(tx, tables.task, flow_id) + len(added), MOST_TASKS)
     tx.insert_many(
         tables.task,
         [
@@ -200,10 +203,33 @@ def register_tasks(tx: Transaction, flow_id: str, serialized_tasks: List[Dict[st
         ],
     )
     if added:
-        serialized = dict(flow["serialized_flow"] or {})
+        flows = tables.flow
+        stored = tx.row(select(flows.c.serialized_flow).where(flows.c.id == flow_id)) or {}
+        serialized = dict(stored["serialized_flow"] or {})
         serialized["tasks"] = [*(serialized.get("tasks") or []), *added.values()]
         tx.update(tables.flow, tables.flow.c.id == flow_id, serialized_flow=serialized)
     return {"success": True}
+
+
+def _registered(tx: Transaction, flow_id: str) -> Row:
+    """A flow without its serialized form, which may be large."""
+    flows = tables.flow
+    flow = tx.row(select(flows.c.id, flows.c.tenant_id, flows.c.name).where(flows.c.id == flow_id))
+    if flow is None:
+        raise Refused(f"Flow {flow_id} not found.")
+    return flow
+
+
+def _count(tx: Transaction, table: Table, flow_id: str) -> int:
+    return int(tx.connection.execute(select(func.count()).where(table.c.flow_id == flow_id)).scalar_one())
+
+
+def _check_at_once(flow: Row, what: str, count: int) -> None:
+    if count > MOST_AT_ONCE:
+        raise Refused(
+            f"A request registers at most {MOST_AT_ONCE:,} {what} of flow {flow['name']!r}, not {count:,}. "
+            f"Send the others with register_{what}, as Prefect's client does."
+        )
 
 
 def _check_count(flow: Row, what: str, count: int, most: int) -> None:
@@ -222,32 +248,30 @@ def _interval(seconds: Optional[float]) -> Optional[str]:
     return f"{hours:02}:{minutes:02}:{seconds:02}"
 
 
-def _task_ids(tx: Transaction, flow_id: str) -> Dict[str, str]:
+def _task_ids(tx: Transaction, flow_id: str, slugs: Set[str]) -> Dict[str, str]:
+    """The ids of a flow's tasks with some slugs."""
     tasks = tables.task
-    found = tx.rows(select(tasks.c.slug, tasks.c.id).where(tasks.c.flow_id == flow_id))
-    return {row["slug"]: row["id"] for row in found}
+    of_flow = select(tasks.c.slug, tasks.c.id).where(tasks.c.flow_id == flow_id)
+    return {row["slug"]: row["id"] for row in tx.rows_with(of_flow, tasks.c.slug, slugs)}
 
 
 def register_edges(tx: Transaction, flow_id: str, serialized_edges: List[Dict[str, Any]]) -> Row:
     """Adds edges between a flow's tasks; two between the same tasks are one row."""
-    flow = tx.get(tables.flow, flow_id)
-    if flow is None:
-        raise Refused(f"Flow {flow_id} not found.")
+    flow = _registered(tx, flow_id)
     _check_count(flow, "edges", len(serialized_edges), MOST_EDGES)
-    ids = _task_ids(tx, flow_id)
-    edges = tables.edge
-    existing = tx.rows(select(edges.c.upstream_task_id, edges.c.downstream_task_id).where(edges.c.flow_id == flow_id))
-    known = {(row["upstream_task_id"], row["downstream_task_id"]) for row in existing}
-    added: Dict[Any, Dict[str, Any]] = {}
-    for each in serialized_edges:
-        slugs = ends(flow["name"], each)
+    _check_at_once(flow, "edges", len(serialized_edges))
+    given = [(ends(flow["name"], each), each) for each in serialized_edges]
+    ids = _task_ids(tx, flow_id, {slug for slugs, _ in given for slug in slugs if isinstance(slug, str)})
+    for slugs, _ in given:
         for slug in slugs:
             if not isinstance(slug, str) or slug not in ids:
                 raise Refused(f"An edge names the task {slug!r}, which flow {flow['name']!r} does not have.")
-        upstream, downstream = (ids[slug] for slug in slugs)
-        if (upstream, downstream) not in known:
-            added[upstream, downstream] = each
-    _check_count(flow, "edges", len(known) + len(added), MOST_EDGES)
+    added = {(ids[upstream], ids[downstream]): each for (upstream, downstream), each in given}
+    edges = tables.edge
+    of_flow = select(edges.c.upstream_task_id, edges.c.downstream_task_id).where(edges.c.flow_id == flow_id)
+    for known in tx.rows_with(of_flow, edges.c.downstream_task_id, {downstream for _, downstream in added}):
+        added.pop((known["upstream_task_id"], known["downstream_task_id"]), None)
+    _check_count(flow, "edges", _count(tx, edges, flow_id) + len(added), MOST_EDGES)
     tx.insert_many(
         edges,
         [
