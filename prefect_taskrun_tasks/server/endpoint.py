@@ -4,8 +4,9 @@ import asyncio
 import json
 import logging
 from concurrent.futures import Executor
+from contextlib import AsyncExitStack, asynccontextmanager
 from time import perf_counter
-from typing import Any, Callable, Iterator, List, Mapping, Optional, Union
+from typing import Any, AsyncIterator, Callable, Iterator, List, Mapping, Optional, Union
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
@@ -33,8 +34,14 @@ RECEIVED = 128 * 1024 * 1024
 #: Bytes of an answer that are sent at a time
 PIECE = 262_144
 
-#: Bytes of all large answers that are being read; one that is larger is sent alone
-UNREAD = 128 * 1024 * 1024
+#: Bytes of all answers of more than a piece that are being sent; one that is larger is sent alone
+UNREAD = 64 * 1024 * 1024
+
+#: Bytes of such answers beyond which no other large answer is begun
+UNREAD_AT_START = 16 * 1024 * 1024
+
+#: Said of a large answer that there is no room for
+UNREAD_REFUSAL = "Too many large answers are being read at once. Try again."
 
 #: Bytes of a request, or of an answer, that leave much memory behind
 LARGE = 1024 * 1024
@@ -116,7 +123,7 @@ def _pieces(value: Any, levels: int = 3) -> Iterator[str]:
 
 
 class _TooMuch(Exception):
-    """All requests together are more than there is room for."""
+    """All requests together, or all large answers that are being sent, are more than there is room for."""
 
 
 class _InPieces(Response):
@@ -185,6 +192,12 @@ class Endpoint:
         self._unauthenticated = Seldom()
         #: bytes of large answers that are being sent
         self._unread = 0
+        #: held while a large answer is read from the database: its size is known, and counted, afterwards
+        self._reading_large: Optional[asyncio.Lock] = None
+
+    def start(self) -> None:
+        """To be called in the event loop."""
+        self._reading_large = asyncio.Lock()
 
     def admits(self, request: Request) -> bool:
         """Whether the caller knows the key, or there is none to be known."""
@@ -228,6 +241,8 @@ class Endpoint:
             return self._refuse(413, self._too_large())
         try:
             return await self._answer(bodies, request.headers)
+        except _TooMuch:
+            return self._refuse(503, UNREAD_REFUSAL)
         finally:
             self._received_bytes -= length
             self._give_back(length)
@@ -261,7 +276,7 @@ class Endpoint:
     async def _answer(self, bodies: List[bytearray], headers: Mapping[str, str]) -> Response:
         seconds = preferred_hold(headers)
         loop = asyncio.get_running_loop()
-        written = False
+        written = is_held = False
 
         async def ask() -> Answered:
             nonlocal written
@@ -271,7 +286,10 @@ class Endpoint:
             steps = self._api.steps(body, headers)
             del body
             while True:
-                done = await loop.run_in_executor(self._workers[kind], _advance, steps, kind)
+                async with AsyncExitStack() as turn:
+                    if kind is Step.LARGE:
+                        await turn.enter_async_context(self._large_turn(is_refusable=not (written or is_held)))
+                    done = await loop.run_in_executor(self._workers[kind], _advance, steps, kind)
                 if isinstance(done, Answered):
                     return done
                 kind = done
@@ -290,8 +308,25 @@ class Endpoint:
         if not seconds or not held or not answered.is_empty:
             self._forget(held)
             return self._response(answered, applied)
+        is_held = True
         answers = self._news.hold(held, ask, seconds, self._is_stopping)
         return StreamingResponse(answers, headers=applied, media_type="application/json")
+
+    @asynccontextmanager
+    async def _large_turn(self, is_refusable: bool) -> AsyncIterator[None]:
+        """The turn of a request whose answer is large.
+
+        Args:
+            is_refusable: nothing was written for the request, and nothing of the answer was sent.
+
+        Raises:
+            _TooMuch: callers are still reading large answers.
+        """
+        assert self._reading_large is not None
+        async with self._reading_large:
+            if self._unread > UNREAD_AT_START and is_refusable:
+                raise _TooMuch
+            yield
 
     def _forget(self, held: Optional[Held]) -> None:
         if held:
@@ -302,7 +337,7 @@ class Endpoint:
         if length <= PIECE:
             return Response("".join(answered.pieces), answered.status, headers, media_type="application/json")
         if self._unread + length > max(UNREAD, length):
-            return self._refuse(503, "Too many large answers are being read at once. Try again.")
+            return self._refuse(503, UNREAD_REFUSAL)
         self._unread += length
 
         def done() -> None:

@@ -167,6 +167,7 @@ class Backend:
         async def lifespan(app: Starlette) -> AsyncIterator[None]:
             asyncio.get_running_loop().set_exception_handler(SeldomTold())
             self._news.start()
+            self._endpoint.start()
             self._poker.start()
             self._services.start()
             self._database.listen(self._told)

@@ -142,10 +142,12 @@ def test_a_large_answer_is_the_same_as_a_small_one(backend: Backend, client: pre
     assert (batch[0], list(batch[1])) == ({"data": expected}, ["errors"])
 
 
+@pytest.mark.parametrize(("unread", "at_start"), [(1_000_000, 99_000_000), (99_000_000, 1_000_000)])
 def test_large_answers_that_are_not_read_leave_room_for_others(
-    backend: Backend, client: prefect.Client, monkeypatch: pytest.MonkeyPatch
+    backend: Backend, client: prefect.Client, monkeypatch: pytest.MonkeyPatch, unread: int, at_start: int
 ) -> None:
-    monkeypatch.setattr("prefect_taskrun_tasks.server.endpoint.UNREAD", 1_000_000)
+    monkeypatch.setattr("prefect_taskrun_tasks.server.endpoint.UNREAD", unread)
+    monkeypatch.setattr("prefect_taskrun_tasks.server.endpoint.UNREAD_AT_START", at_start)
     client.create_project("p", project_description="x" * 900_000)
     body = json.dumps({"query": "{ " + " ".join(f"a{n}: project {{ description }}" for n in range(30)) + " }"}).encode()
     with connected(backend) as connection:
