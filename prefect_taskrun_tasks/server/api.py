@@ -190,6 +190,7 @@ class Api:
             text, variables, name = _request(request)
             self._check_going_on("The request")
             _check_lists(variables, limits.objects)
+            _check_texts(variables, limits.texts)
             operation = document.read(self._schema, text, variables, name, limits)
             if not operation.is_introspection:
                 return operation
@@ -362,6 +363,26 @@ def _check_lists(variables: Dict[str, Any], most: int) -> None:
                 raise BadRequest(
                     f"{name} is a list of {len(value):,} objects: at most {most:,} are taken. Send several."
                 )
+
+
+def _check_texts(variables: Dict[str, Any], most: int) -> None:
+    """Refuses texts that are too long together, before they are written as JSON or stored: others wait meanwhile."""
+    left: List[Any] = [variables]
+    characters = 0
+    while left:
+        value = left.pop()
+        if isinstance(value, str):
+            characters += len(value)
+        elif isinstance(value, dict):
+            characters += sum(map(len, value))
+            left.extend(value.values())
+        elif isinstance(value, list):
+            left.extend(value)
+        if characters > most:
+            raise BadRequest(
+                f"The texts in the variables have more than {most:,} characters together. Send several requests, or "
+                "store large values in files or a database and pass their locations."
+            )
 
 
 def _is_request(request: Any) -> bool:

@@ -25,6 +25,9 @@ class Limits:
     #: Objects in one list of an input, each of which is checked against the schema. Prefect's client sends some 10,000
     #: lines of logs at most: 3 MB, of which each line counts for 300 characters at least (utilities/logging.py).
     objects: int = 20_000
+    #: Characters of all texts in the variables of one operation. Prefect's client sends 4 million at most, of logs
+    #: (utilities/logging.py); a flow run has 5 million for its parameters and as many for its context.
+    texts: int = 16_000_000
     #: Terms of all `where` and `order_by` of one field; a list of values counts once
     terms: int = 5_000
     #: Rows in the answer to one field, those of relationships included. Prefect's client asks for all task runs of a

@@ -52,7 +52,8 @@ class Words(Characters):
     def process_bind_param(self, value: Optional[str], dialect: Dialect) -> Optional[str]:
         if value is not None and dialect.name == "postgresql":
             value = value.replace("\0", "?")
-        return None if value is None else value.encode("utf-8", "replace").decode()
+        # most texts are ASCII, which is known without a look at the characters
+        return value if value is None or value.isascii() else value.encode("utf-8", "replace").decode()
 
 
 class Uuid(Words):

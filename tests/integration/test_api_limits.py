@@ -18,6 +18,8 @@ from prefect_taskrun_tasks.server.api import Api, Step
 from prefect_taskrun_tasks.server.clock import instant
 from prefect_taskrun_tasks.server.limits import Limits
 
+WRITE_LOGS = "mutation($input: write_run_logs_input!) { write_run_logs(input: $input) { success } }"
+
 
 @pytest.fixture
 def api(database_url: str) -> Iterator[Caller]:
@@ -120,7 +122,7 @@ def test_nothing_is_begun_when_the_backend_stops(api: Caller) -> None:
     assert "stopping" in answer["errors"][0]["message"]
 
 
-@pytest.mark.parametrize("text", ["[" + "[]," * 1_000_001 + "[]]", "[" + '{"a":1},' * 500_001 + "1]"])
+@pytest.mark.parametrize("text", ["[" + "[]," * 250_001 + "[]]", "[" + '{"a":1},' * 125_001 + "1]"])
 @pytest.mark.parametrize("is_within", [False, True], ids=["body", "variables"])
 def test_json_of_more_values_than_the_limit_is_refused_before_it_is_parsed(
     api: Caller, text: str, is_within: bool
@@ -128,7 +130,28 @@ def test_json_of_more_values_than_the_limit_is_refused_before_it_is_parsed(
     body = json.dumps({"query": "{ hello }", "variables": text}) if is_within else text
     status, answer = api.api.answer(body.encode())
     assert status == 400
-    assert "more than 1,000,000 values" in answer["errors"][0]["message"]
+    assert "more than 250,000 values" in answer["errors"][0]["message"]
+
+
+@pytest.mark.parametrize("escaped", [False, True], ids=["UTF-8", "escaped once"])
+def test_long_text_outside_of_ascii_is_refused_before_python_takes_four_bytes_for_each_character(
+    api: Caller, escaped: bool
+) -> None:
+    logs = [{"flow_run_id": api.flow_run_id(), "message": "x" * 8_400_000 + "\U0001f600"}]
+    variables = json.dumps({"input": {"logs": logs}}, ensure_ascii=False)
+    body = json.dumps({"query": WRITE_LOGS, "variables": variables}, ensure_ascii=escaped)
+    status, answer = api.api.answer(body.encode())
+    assert status == 400
+    assert "more than 8,388,608 characters, and some are not ASCII" in answer["errors"][0]["message"]
+
+
+def test_texts_are_limited_together_before_they_are_stored(api: Caller) -> None:
+    run_id = api.flow_run_id()
+    logs = [{"flow_run_id": run_id, "message": "x" * 900}] * 3
+    assert limited(api, texts=4_000).mutate("write_run_logs", "success", logs=logs)
+    status, answer = limited(api, texts=2_700).post(WRITE_LOGS, {"input": {"logs": logs}})
+    assert status == 400
+    assert "more than 2,700 characters together" in answer["errors"][0]["message"]
 
 
 def test_marks_within_text_are_no_values(api: Caller) -> None:
@@ -350,6 +373,14 @@ def test_more_lines_tasks_edges_and_states_than_the_limit_are_refused_at_once(ap
     edges = [{"upstream_task": "a", "downstream_task": "b"}] * 50_001
     flow = {"name": "large", "tasks": [{"slug": "a"}, {"slug": "b"}], "edges": edges}
     assert "50,001 edges" in api.refused("create_flow", project_id=project_id, serialized_flow=flow)
+    flow = {"name": "large", "tasks": many[:2001]}
+    assert "at most 2,000 tasks of flow 'large', not 2,001. Send the others with register_tasks" in api.refused(
+        "create_flow", project_id=project_id, serialized_flow=flow
+    )
+    flow = {"name": "large", "tasks": [{"slug": "a"}, {"slug": "b"}], "edges": edges[:2001]}
+    assert "at most 2,000 edges of flow 'large', not 2,001. Send the others with register_edges" in api.refused(
+        "create_flow", project_id=project_id, serialized_flow=flow
+    )
     states = [{"flow_run_id": run_id, "state": {"type": "Running"}}] * 501
     assert "at most 500 states" in api.refused("set_flow_run_states", "states { id }", states=states)
     assert (api.count("flow"), api.count("log")) == (1, 0)
@@ -367,8 +398,7 @@ def lines(run_id: str, count: int) -> Any:
 def test_other_callers_write_between_the_lines_of_a_long_log(api: Caller) -> None:
     run_id = api.running()
     input = {"logs": lines(run_id, 1200)}
-    query = "mutation($input: write_run_logs_input!) { write_run_logs(input: $input) { success } }"
-    steps = api.api.steps(json.dumps({"query": query, "variables": {"input": input}}).encode())
+    steps = api.api.steps(json.dumps({"query": WRITE_LOGS, "variables": {"input": input}}).encode())
     assert [next(steps), next(steps)] == [Step.WRITE, Step.WRITE]
     assert api.count("log") == 500
     # the database has one writer at a time: this would wait for ever

@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import signal
+import sys
 from math import isnan
 from pathlib import Path
 from typing import Any, Dict, Optional, Tuple
@@ -19,6 +20,9 @@ from .extra import needs_server_extra
 
 #: The environment variable for a key that is in no file
 KEY_VARIABLE = "PREFECT_TASKRUN_API_KEY"
+
+#: Seconds after which a thread that computes lets others run; Python's default is 0.005
+SWITCH_INTERVAL = 0.001
 
 
 #: More than 23 days; threads, and databases, can wait for so long
@@ -242,6 +246,8 @@ def start(
     # what is there by now stays; looking through all of it again and again would hold every request up each time
     gc.collect()
     gc.freeze()
+    # a request waits for the interpreter lock some ten times, each time for as long as this while others compute
+    sys.setswitchinterval(SWITCH_INTERVAL)
     open_as_many_as_possible()
     signal.signal(signal.SIGTERM, _stopped)
     treat_hangup_as_termination()
