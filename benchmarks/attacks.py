@@ -118,6 +118,25 @@ def _posts(make: Callable[[Target], bytes], times: int = 1) -> "Callable[[Target
     return attack
 
 
+def _registered(tasks: int) -> "Callable[[Target, threading.Event], None]":
+    """A flow in which each task follows another, as Prefect's client registers it: 500 at a time; and a run of it."""
+
+    def attack(target: Target, over: threading.Event) -> None:
+        flow = {"name": "large", "tasks": []}
+        flow_id = target.mutate("create_flow", project_id=target.project_id, serialized_flow=flow)["id"]
+        slugs = [f"task-{number}" for number in range(tasks)]
+        for first in range(0, tasks, 500):
+            own = [{"slug": slug, "tags": [], "trigger": {"fn": "f" * 200}} for slug in slugs[first : first + 500]]
+            target.post(target.body("register_tasks", "success", flow_id=flow_id, serialized_tasks=own))
+        ends = [{"upstream_task": up, "downstream_task": down} for up, down in zip(slugs, slugs[1:])]
+        for first in range(0, len(ends), 500):
+            edges = ends[first : first + 500]
+            target.post(target.body("register_edges", "success", flow_id=flow_id, serialized_edges=edges))
+        target.mutate("create_flow_run", flow_id=flow_id)
+
+    return attack
+
+
 def _large_answers(target: Target, over: threading.Event) -> None:
     for _ in range(7):
         target.post(target.body("create_flow_run", flow_id=target.flow_id, parameters={"a": "x" * 29_000_000}))
@@ -227,6 +246,17 @@ ATTACKS = {
     "31 MB of text outside of ASCII": Attack(
         _posts(lambda target: _line(target, "x" * 30_000_000 + "MARK").replace(b"MARK", "\U0001f600".encode()))
     ),
+    "30 MB of text outside of ASCII, escaped": Attack(
+        _posts(lambda target: _line(target, "x" * 15_000_000 + "\U0001f600"), 2)
+    ),
+    "240,000 values of JSON (taken)": Attack(
+        _posts(
+            lambda target: target.body(
+                "create_flow_run", flow_id=target.flow_id, parameters={"a": [{"b": [1.5]}] * 60_000}
+            ),
+            3,
+        )
+    ),
     "30 readers that never read": Attack(_readers_that_never_read),
     "500 slow bodies": Attack(_slow_bodies(500)),
     "800 slow bodies": Attack(_slow_bodies(800)),
@@ -234,7 +264,8 @@ ATTACKS = {
     "300,000 chunks of a byte": Attack(_chunks),
     "30 MB of empty lists": Attack(_posts(lambda target: b"[" + b"[]," * 10_000_000 + b"[]]")),
     "30 MB, a flow of 400,000 tasks": Attack(_posts(_flow(400_000))),
-    "a flow of 5,000 tasks (taken)": Attack(_posts(_flow(5_000))),
+    "a flow of 2,000 tasks at once (taken)": Attack(_posts(_flow(2_000))),
+    "a flow of 5,000 tasks (taken), and a run": Attack(_registered(5_000)),
     "100,000 lines of logs": Attack(_posts(_logs(100_000))),
     "10,000 lines of logs (taken)": Attack(_posts(_logs(10_000))),
     "600 held answers": Attack(_held),

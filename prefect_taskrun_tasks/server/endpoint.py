@@ -94,30 +94,40 @@ def _advance(steps: Steps, kind: Step) -> Union[Step, Answered]:
             step = next(steps)
         return step
     except StopIteration as end:
-        # as text, which the event loop would take its time for
         status, answer = end.value
+        # before the answer is taken apart
+        kinds = is_empty(answer), _ending(answer), _fields(answer)
+        # as text, which the event loop would take its time for
         pieces = list(_pieces(answer)) if kind is Step.LARGE else [json.dumps(answer)]
-        return Answered(status, pieces, is_empty(answer), _ending(answer), _fields(answer))
+        return Answered(status, pieces, *kinds)
 
 
 def _pieces(value: Any, levels: int = 3) -> Iterator[str]:
     """JSON in pieces: while one is made, no other thread can do anything.
+
+    What is written is removed from the value, so that the memory of both is not needed at once.
 
     Args:
         value: what is to be written.
         levels: of objects and lists that are taken apart: answers of a batch, data, fields.
     """
     if levels and isinstance(value, dict):
-        for number, name in enumerate(value):
-            yield f"{', ' if number else '{'}{json.dumps(name)}: "
-            yield from _pieces(value[name], levels - 1)
-        yield "}" if value else "{}"
+        yield "{"
+        for number, name in enumerate(list(value)):
+            yield f"{', ' if number else ''}{json.dumps(name)}: "
+            yield from _pieces(value.pop(name), levels - 1)
+        yield "}"
     elif isinstance(value, list) and len(value) > 1:
         # many are small
         some = max(1, min(100, len(value) // 100))
-        for first in range(0, len(value), some):
-            yield f"{', ' if first else '['}{json.dumps(value[first : first + some])[1:-1]}"
-        yield "]"
+        # further in, lists may belong to several rows
+        left = value if levels else list(value)
+        left.reverse()
+        yield "["
+        while left:
+            written = left[: -some - 1 : -1]
+            del left[-some:]
+            yield json.dumps(written)[1:-1] + (", " if left else "]")
     else:
         yield json.dumps(value)
 

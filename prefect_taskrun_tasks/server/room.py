@@ -58,7 +58,9 @@ class Room:
         """
         if text is None:
             return None
-        self.take(len(text) + sum(text.count(mark) * bytes for mark, bytes in _OBJECTS.items()))
+        self.take(len(text))
+        # what does not fit anyway is not searched
+        self.take(sum(text.count(mark) * bytes for mark, bytes in _OBJECTS.items()))
         value = json.loads(text)
         if isinstance(value, (dict, list)):
             self._lengths[id(value)] = _written(text)

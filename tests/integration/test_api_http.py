@@ -19,6 +19,7 @@ from prefect.exceptions import ClientError
 
 from prefect_taskrun_tasks.server import Backend, Limits, PortUnavailable
 from prefect_taskrun_tasks.server.connection import SeldomTold
+from prefect_taskrun_tasks.server.endpoint import _pieces
 
 JSON = {"Content-Type": "application/json"}
 
@@ -140,6 +141,16 @@ def test_a_large_answer_is_the_same_as_a_small_one(backend: Backend, client: pre
     assert int(answer.headers["content-length"]) == len(answer.content) > 4_500_000
     batch = requests.post(backend.url, json=[{"query": query}, {"query": "{ unheard_of }"}], timeout=20).json()
     assert (batch[0], list(batch[1])) == ({"data": expected}, ["errors"])
+
+
+def test_a_large_answer_is_let_go_while_it_is_written() -> None:
+    """Its memory and that of its text are not needed at once."""
+    shared = [1, 2]
+    data = {"a": [{"b": number} for number in range(1001)], "c": {"d": shared}, "e": [], "f": None}
+    answer = {"data": data, "errors": [{"message": "m"}, {"message": "n"}]}
+    text = json.dumps(answer)
+    assert "".join(_pieces(answer)) == text
+    assert (answer, data, shared) == ({}, {}, [1, 2])
 
 
 @pytest.mark.parametrize(("unread", "at_start"), [(1_000_000, 99_000_000), (99_000_000, 1_000_000)])

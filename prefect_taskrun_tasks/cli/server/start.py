@@ -185,6 +185,7 @@ def start(
             Limits,
             PortUnavailable,
             Unguarded,
+            memory,
             services,
         )
         from ...server.connection import open_as_many_as_possible
@@ -248,6 +249,7 @@ def start(
     gc.freeze()
     # a request waits for the interpreter lock some ten times, each time for as long as this while others compute
     sys.setswitchinterval(SWITCH_INTERVAL)
+    memory.give_back_large_at_once()
     open_as_many_as_possible()
     signal.signal(signal.SIGTERM, _stopped)
     treat_hangup_as_termination()
