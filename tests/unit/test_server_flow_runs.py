@@ -1,10 +1,11 @@
 """Flow runs: what they are created with, once per key, and their task runs."""
 
-from typing import Any, Dict, Iterator, Optional
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import pytest
 import stored
 from prefect.engine.state import Pending
+from sqlalchemy import event
 
 from prefect_taskrun_tasks.server import tables
 from prefect_taskrun_tasks.server.clock import ago
@@ -35,6 +36,30 @@ def test_a_flow_run_can_be_scheduled_for_later(tx: Transaction) -> None:
     assert run["scheduled_start_time"] == run["state_start_time"] == start
     stored.set_state(tx, run["id"], "Scheduled")
     assert stored.flow_run(tx, run["id"])["scheduled_start_time"] == start
+
+
+def test_the_history_of_all_new_task_runs_is_stored_by_one_statement(tx: Transaction) -> None:
+    """A flow may have 10,000 tasks, and other writers wait."""
+    flow_id = stored.flow_id(tx, tasks=[str(number) for number in range(20)])
+    sent: List[Tuple[str, bool]] = []
+
+    def note(connection: Any, cursor: Any, statement: str, given: Any, context: Any, is_many: bool) -> None:
+        sent.append((statement, is_many))
+
+    event.listen(tx.connection, "before_cursor_execute", note)
+    run_id = stored.flow_run_id(tx, flow_id=flow_id)
+    [is_many] = [is_many for statement, is_many in sent if "INTO task_run_state" in statement]
+    assert not is_many
+    runs = {run["id"]: run for run in stored.task_runs(tx, run_id)}
+    history = stored.rows(tx, tables.task_run_state)
+    assert {each["task_run_id"] for each in history} == set(runs)
+    assert len(history) == 20
+    for each in history:
+        run = runs[each["task_run_id"]]
+        copied = [run[name] for name in ("state", "state_message", "state_timestamp", "serialized_state", "version")]
+        assert [each[name] for name in ("state", "message", "timestamp", "serialized_state", "version")] == copied
+        assert each["tenant_id"] == run["tenant_id"]
+        assert (each["result"], each["start_time"]) == (None, None)
 
 
 def test_a_flow_run_has_a_task_run_for_each_task_from_the_start(tx: Transaction) -> None:
