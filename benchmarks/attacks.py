@@ -249,10 +249,10 @@ ATTACKS = {
     "30 MB of text outside of ASCII, escaped": Attack(
         _posts(lambda target: _line(target, "x" * 15_000_000 + "\U0001f600"), 2)
     ),
-    "240,000 values of JSON (taken)": Attack(
+    "140,000 values of JSON (taken)": Attack(
         _posts(
             lambda target: target.body(
-                "create_flow_run", flow_id=target.flow_id, parameters={"a": [{"b": [1.5]}] * 60_000}
+                "create_flow_run", flow_id=target.flow_id, parameters={"a": [{"b": [1.5]}] * 35_000}
             ),
             3,
         )
@@ -264,7 +264,7 @@ ATTACKS = {
     "300,000 chunks of a byte": Attack(_chunks),
     "30 MB of empty lists": Attack(_posts(lambda target: b"[" + b"[]," * 10_000_000 + b"[]]")),
     "30 MB, a flow of 400,000 tasks": Attack(_posts(_flow(400_000))),
-    "a flow of 2,000 tasks at once (taken)": Attack(_posts(_flow(2_000))),
+    "a flow of 1,000 tasks at once (taken)": Attack(_posts(_flow(1_000))),
     "a flow of 5,000 tasks (taken), and a run": Attack(_registered(5_000)),
     "100,000 lines of logs": Attack(_posts(_logs(100_000))),
     "10,000 lines of logs (taken)": Attack(_posts(_logs(10_000))),

@@ -20,7 +20,7 @@ def _finite(digits: str) -> float:
 
 #: Values of one text. Python's parser holds all threads up while it works, and makes 64 bytes of memory of two
 #: characters. Prefect's client sends 10,000 lines of logs at once, of 7 values each (utilities/logging.py).
-MOST_VALUES = 250_000
+MOST_VALUES = 150_000
 
 #: Characters of a text that is not all ASCII. Python takes four bytes for each if one needs them. Prefect's client
 #: writes requests in ASCII.

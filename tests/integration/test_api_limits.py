@@ -122,7 +122,7 @@ def test_nothing_is_begun_when_the_backend_stops(api: Caller) -> None:
     assert "stopping" in answer["errors"][0]["message"]
 
 
-@pytest.mark.parametrize("text", ["[" + "[]," * 250_001 + "[]]", "[" + '{"a":1},' * 125_001 + "1]"])
+@pytest.mark.parametrize("text", ["[" + "[]," * 150_001 + "[]]", "[" + '{"a":1},' * 75_001 + "1]"])
 @pytest.mark.parametrize("is_within", [False, True], ids=["body", "variables"])
 def test_json_of_more_values_than_the_limit_is_refused_before_it_is_parsed(
     api: Caller, text: str, is_within: bool
@@ -130,7 +130,7 @@ def test_json_of_more_values_than_the_limit_is_refused_before_it_is_parsed(
     body = json.dumps({"query": "{ hello }", "variables": text}) if is_within else text
     status, answer = api.api.answer(body.encode())
     assert status == 400
-    assert "more than 250,000 values" in answer["errors"][0]["message"]
+    assert "more than 150,000 values" in answer["errors"][0]["message"]
 
 
 @pytest.mark.parametrize("escaped", [False, True], ids=["UTF-8", "escaped once"])
@@ -370,15 +370,13 @@ def test_more_lines_tasks_edges_and_states_than_the_limit_are_refused_at_once(ap
     many = [{"slug": str(number)} for number in range(10_001)]
     flow = {"name": "large", "tasks": many}
     assert "10,001 tasks" in api.refused("create_flow", project_id=project_id, serialized_flow=flow)
-    edges = [{"upstream_task": "a", "downstream_task": "b"}] * 50_001
-    flow = {"name": "large", "tasks": [{"slug": "a"}, {"slug": "b"}], "edges": edges}
-    assert "50,001 edges" in api.refused("create_flow", project_id=project_id, serialized_flow=flow)
-    flow = {"name": "large", "tasks": many[:2001]}
-    assert "at most 2,000 tasks of flow 'large', not 2,001. Send the others with register_tasks" in api.refused(
+    flow = {"name": "large", "tasks": many[:1001]}
+    assert "at most 1,000 tasks of flow 'large', not 1,001. Send the others with register_tasks" in api.refused(
         "create_flow", project_id=project_id, serialized_flow=flow
     )
-    flow = {"name": "large", "tasks": [{"slug": "a"}, {"slug": "b"}], "edges": edges[:2001]}
-    assert "at most 2,000 edges of flow 'large', not 2,001. Send the others with register_edges" in api.refused(
+    edges = [{"upstream_task": "a", "downstream_task": "b"}] * 1001
+    flow = {"name": "large", "tasks": [{"slug": "a"}, {"slug": "b"}], "edges": edges}
+    assert "at most 1,000 edges of flow 'large', not 1,001. Send the others with register_edges" in api.refused(
         "create_flow", project_id=project_id, serialized_flow=flow
     )
     states = [{"flow_run_id": run_id, "state": {"type": "Running"}}] * 501
@@ -434,3 +432,8 @@ def test_a_flow_does_not_grow_beyond_the_limit_in_several_requests(
     assert api.mutate("register_tasks", "success", flow_id=flow_id, serialized_tasks=[{"slug": "b"}, {"slug": "c"}])
     message = api.refused("register_tasks", "success", flow_id=flow_id, serialized_tasks=[{"slug": "d"}])
     assert "4 tasks: this backend takes 3" in message
+    monkeypatch.setattr("prefect_taskrun_tasks.server.rules.flows.MOST_EDGES", 1)
+    edges = [{"upstream_task": "a", "downstream_task": slug} for slug in ("b", "c")]
+    assert api.mutate("register_edges", "success", flow_id=flow_id, serialized_edges=edges[:1])
+    message = api.refused("register_edges", "success", flow_id=flow_id, serialized_edges=edges[1:])
+    assert "2 edges: this backend takes 1" in message

@@ -26,7 +26,7 @@ MOST_TASKS, MOST_EDGES = 10_000, 50_000
 
 #: Tasks, and edges, that are registered in one transaction, while other writers wait. Prefect's client sends 500 at a
 #: time (`Client.register` in client/client.py).
-MOST_AT_ONCE = 2_000
+MOST_AT_ONCE = 1_000
 
 
 def create_flow_from_compressed_string(tx: Transaction, serialized_flow: str, **options: Any) -> Row:
