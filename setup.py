@@ -1,5 +1,13 @@
 """Adds to the build what setup.cfg cannot say: the file that starts the repairs with each interpreter."""
 
+import sys
+
+# No release of pip for Python 3.7 names the Pythons in setup.cfg: it names a dependency that it cannot find.
+if not (3, 8) <= sys.version_info < (3, 15):
+    version = ".".join(map(str, sys.version_info[:3]))
+    sys.exit(f"prefect-taskrun-tasks needs CPython 3.8 to 3.14. This is Python {version}. Use another Python.")
+
+import py_compile
 from pathlib import Path
 from typing import List
 
@@ -15,7 +23,11 @@ class BuildWithPth(build_py):
 
     def run(self) -> None:
         super().run()
-        folder = self.get_finalized_command("install").install_lib if self.editable_mode else self.build_lib
+        folder = self.build_lib
+        if self.editable_mode:
+            folder = self.get_finalized_command("install").install_lib
+            # pip compiles only what it copies. With PYTHONDONTWRITEBYTECODE each start would compile this module anew.
+            py_compile.compile("prefect1_repairs.py")
         name, line = PTH
         Path(folder, name).write_text(line)
 

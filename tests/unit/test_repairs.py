@@ -10,7 +10,7 @@ import sys
 import sysconfig
 from importlib import metadata
 from pathlib import Path
-from typing import Dict, Optional
+from typing import Dict, Optional, Tuple
 
 import cloudpickle
 import pendulum
@@ -23,7 +23,9 @@ from prefect.schedules.clocks import CronClock
 import prefect1_repairs
 from prefect_taskrun_tasks import requirements
 
+#: the folder of the module: this clone's, or the one that it is installed in
 ROOT = Path(prefect1_repairs.__file__).parent
+CLONE = Path(__file__).parents[2]
 ON_PENDULUM_3 = metadata.version("pendulum").startswith("3.")
 
 #: (place, a moment, the hour that the clocks there show), by the rules of 2026
@@ -179,5 +181,14 @@ def test_a_release_that_does_not_fit_is_named_at_import(name: str, version: str,
 
 
 def test_setup_cfg_demands_the_releases_that_are_checked_at_import() -> None:
-    demanded = (Path(__file__).parents[2] / "setup.cfg").read_text()
+    demanded = (CLONE / "setup.cfg").read_text()
     assert all(f"\n    {requirement}" in demanded for requirement, _ in requirements.REQUIRED.values())
+
+
+@pytest.mark.parametrize("version", [(3, 7, 16), (3, 15, 0)])
+def test_installing_on_a_python_that_does_not_fit_names_those_that_do(version: Tuple[int, ...]) -> None:
+    # the newest pip on Python 3.7 would name a dependency instead
+    setup = f"import sys; sys.version_info = {version}; exec(open({str(CLONE / 'setup.py')!r}).read())"
+    found = "This is Python " + ".".join(map(str, version))
+    assert python(setup) == f"prefect-taskrun-tasks needs CPython 3.8 to 3.14. {found}. Use another Python."
+    assert "\npython_requires = >=3.8,<3.15\n" in (CLONE / "setup.cfg").read_text()
