@@ -40,9 +40,9 @@ def backend(new_url: NewUrl) -> Iterator[Backend]:
 
 @pytest.fixture(autouse=True)
 def _nothing_is_left(backend: Backend) -> Iterator[None]:
-    """What one test leaves waiting is not for the next."""
+    """What one test leaves waiting, or in the queue, is not for the next."""
     yield
-    unfinished = {"state": {"_in": ["Running", "Cancelling"]}}
+    unfinished = {"state": {"_in": ["Scheduled", "Running", "Cancelling"]}}
     silent.enter(backend, [row["id"] for row in api.find("flow_run", unfinished, fields="id")], "Success")
 
 
