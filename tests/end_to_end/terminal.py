@@ -18,13 +18,43 @@ from processes import SCRIPTS, TIMEOUT
 CONTROL_SEQUENCE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
+class Screen:
+    """What a terminal shows of the bytes that are written to it."""
+
+    def __init__(self, columns: int, lines: int) -> None:
+        self._emulated = pyte.Screen(columns, lines)
+        self._stream = pyte.ByteStream(self._emulated)
+        self._written = b""
+
+    def feed(self, some: bytes) -> None:
+        self._written += some
+        self._stream.feed(some)
+
+    @property
+    def written(self) -> str:
+        """Everything, control sequences included."""
+        return self._written.decode()
+
+    @property
+    def lines(self) -> List[str]:
+        """Everything, line by line, as it would be without an edge; for what is not drawn again and again."""
+        return CONTROL_SEQUENCE.sub("", self.written).replace("\r\n", "\n").splitlines()
+
+    @property
+    def screen(self) -> str:
+        """What can be seen now."""
+        return "\n".join(line.rstrip() for line in self._emulated.display).rstrip() + "\n"
+
+    @property
+    def is_cursor_shown(self) -> bool:
+        return not self._emulated.cursor.hidden
+
+
 class Terminal:
     """A command that has been started on a terminal, and what it has written there so far."""
 
     def __init__(self, arguments: List[str], columns: int, lines: int, env: Dict[str, str]) -> None:
-        self._emulated = pyte.Screen(columns, lines)
-        self._stream = pyte.ByteStream(self._emulated)
-        self._written = b""
+        self._screen = Screen(columns, lines)
         self._is_closed = False
         self._ours, its = os.openpty()
         fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
@@ -41,7 +71,7 @@ class Terminal:
         os.close(its)
 
     def _read(self) -> bool:
-        """Takes over what has been written; whether that was the end."""
+        """Take over what has been written; whether that was the end."""
         if self._is_closed:
             return True
         while select.select([self._ours], [], [], 0)[0]:
@@ -50,31 +80,22 @@ class Terminal:
             except OSError:
                 # on Linux, what a terminal says that no process has open any more
                 return True
-            self._written += some
-            self._stream.feed(some)
+            self._screen.feed(some)
         return False
 
     @property
-    def written(self) -> str:
-        """Everything, control sequences included."""
+    def now(self) -> Screen:
+        """What it shows now."""
         self._read()
-        return self._written.decode()
-
-    @property
-    def lines(self) -> List[str]:
-        """Everything, line by line, as it would be without an edge; for what is not drawn again and again."""
-        return CONTROL_SEQUENCE.sub("", self.written).replace("\r\n", "\n").splitlines()
+        return self._screen
 
     @property
     def screen(self) -> str:
-        """What can be seen now."""
-        self._read()
-        return "\n".join(line.rstrip() for line in self._emulated.display).rstrip() + "\n"
+        return self.now.screen
 
     @property
     def is_cursor_shown(self) -> bool:
-        self._read()
-        return not self._emulated.cursor.hidden
+        return self.now.is_cursor_shown
 
     def shows(self, text: str) -> "Terminal":
         """Waits until it can be seen."""

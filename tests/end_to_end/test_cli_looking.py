@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Dict, Iterator, List
@@ -15,7 +16,7 @@ import pendulum
 import pytest
 from conftest import eventually
 from driven import DrivenRun, NewUrl, mapped
-from looking import Looking, looking_at_a_backend
+from looking import Looking, looking_at_a_backend, said_on_failure
 from many import map_over_many
 from prefect import Flow, task
 from prefect.engine.results import LocalResult
@@ -88,7 +89,8 @@ def _slugs(table: str) -> List[str]:
 
 
 def test_a_task_run_is_found_by_its_id(look: Looking, hello_run: DrivenRun) -> None:
-    printed = look.prints("info", "--id", hello_run.task_run_id("say-hello-1"))
+    code, printed, said = look.as_process("info", "--id", hello_run.task_run_id("say-hello-1"))
+    assert (code, said) == (0, "")
     assert printed.startswith("say-hello-1\n")
     assert "wily-coyote" in printed
 
@@ -323,7 +325,7 @@ def test_children_that_failed_can_be_left_out_of_a_mapped_tasks_result(look: Loo
 
 
 def test_that_a_result_is_unpickled_is_said_before_it_is(look: Looking, results_run: DrivenRun) -> None:
-    ended = look("result", "results", "--slug", "tells-1")
+    ended = look.as_process("result", "results", "--slug", "tells-1")
     assert ended.code == 0
     assert "this unpickles it or the flow, which can run code" in ended.stderr.split("UNPICKLED\n")[0]
     assert ended.stderr.endswith("UNPICKLED\n")
@@ -382,7 +384,7 @@ def test_a_timeline_is_written_and_where_is_said(look: Looking, tmp_path: Path) 
     with Flow("<script>alert(2)</script>") as flow:
         task(lambda: None, name="<script>alert(1)</script>")()
     run = DrivenRun(flow, run_name="<script>alert(3)</script>").enter(Running())
-    ended = look("timeline", run.id, "--output", tmp_path / "page.html")
+    ended = look.as_process("timeline", run.id, "--output", tmp_path / "page.html")
     assert ended == (0, "", f"Timeline: {tmp_path}/page.html\n")
     page = (tmp_path / "page.html").read_text()
     assert page.count("alert(1)") == 1
@@ -419,11 +421,15 @@ def test_a_flow_run_is_cancelled_and_its_children_only_if_asked_for(look: Lookin
         assert command.stderr == ""
 
 
-def test_children_that_nobody_ends_are_not_waited_for_for_long(look: Looking, hello_run: DrivenRun) -> None:
+def test_children_that_nobody_ends_are_not_waited_for_for_long(
+    look: Looking, hello_run: DrivenRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # the module, which has the name of the command; 20 s
+    monkeypatch.setattr(sys.modules["prefect_taskrun_tasks.cli.cancel"], "GRACE", 1)
     orphan = DrivenRun(hello_world, hello_run.flow_id).enter(Running())
     ended = look("cancel", orphan.id, "--children")
     assert ended.code == 0
-    assert "After 20 s, 1 of them have not ended yet." in ended.stderr
+    assert "After 1 s, 1 of them have not ended yet." in ended.stderr
 
 
 def test_a_flow_run_that_has_finished_stays_as_it_is(look: Looking, etl_run: DrivenRun) -> None:
@@ -434,7 +440,7 @@ def test_a_flow_run_that_has_finished_stays_as_it_is(look: Looking, etl_run: Dri
 
 def test_without_a_backend_it_is_said_how_to_have_one(look: Looking) -> None:
     cloud = {"PREFECT__BACKEND": "cloud", "PREFECT__CLOUD__API": "https://api.prefect.io"}
-    said = look.fails(4, "list", **cloud)
+    said = said_on_failure(look.as_process("list", **cloud), 4)
     assert said.startswith("Error: No Prefect backend is configured.")
     assert "export PREFECT__BACKEND=server" in said
 
@@ -444,22 +450,23 @@ def test_a_backend_that_does_not_answer_is_given_up_soon(look: Looking) -> None:
         nobody.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{nobody.getsockname()[1]}"
         began = pendulum.now()
-        said = look.fails(4, "list", PREFECT__SERVER__ENDPOINT=url, PREFECT__CLOUD__API=url)
+        said = said_on_failure(look.as_process("list", PREFECT__SERVER__ENDPOINT=url, PREFECT__CLOUD__API=url), 4)
     assert pendulum.now() - began < pendulum.duration(seconds=20)
     assert url.partition("//")[2].partition(":")[0] in said.splitlines()[-1]
 
 
 @pytest.mark.parametrize("url", ["localhost:4200", "http://", "http://127.0.0.1:99999"])
 def test_an_address_that_is_none_is_an_error_and_no_traceback(look: Looking, url: str) -> None:
-    said = look.fails(4, "list", PREFECT__SERVER__ENDPOINT=url, PREFECT__CLOUD__API=url)
+    said = said_on_failure(look.as_process("list", PREFECT__SERVER__ENDPOINT=url, PREFECT__CLOUD__API=url), 4)
     assert said.startswith("Error: The Prefect API")
 
 
 def test_the_shells_get_their_completion(look: Looking) -> None:
-    scripts = {shell: look.prints("completion", shell) for shell in ("bash", "zsh", "fish")}
-    for script in scripts.values():
-        assert "_PREFECT_TASKRUN_COMPLETE" in script
-    subprocess.run(["bash", "-n"], input=scripts["bash"], text=True, check=True)
+    for shell in ("zsh", "fish"):
+        assert "_PREFECT_TASKRUN_COMPLETE" in look.prints("completion", shell)
+    script = look.as_process("completion", "bash").stdout
+    assert "_PREFECT_TASKRUN_COMPLETE" in script
+    subprocess.run(["bash", "-n"], input=script, text=True, check=True)
 
 
 @pytest.mark.parametrize(
@@ -471,7 +478,7 @@ def test_commands_options_and_states_are_completed(look: Looking, words: str, co
     variables = {"_PREFECT_TASKRUN_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
     # click 8.1, the last release for Python 3.8, completes states as the command lists them
     expected = completed.title() if completed == "failed" and version("click").startswith("8.1.") else completed
-    assert look.prints(**variables) == f"plain,{expected}\n"
+    assert look.as_process(**variables) == (0, f"plain,{expected}\n", "")
 
 
 @pytest.mark.parametrize(
@@ -490,4 +497,6 @@ def test_a_terminal_that_does_not_know_all_characters_is_no_obstacle(
     flow_run.log("Grüße")
     flow_run.task_returns("text-1", "Grüße")
     options = ["--slug", "text-1"] if command == "result" else []
-    assert "Gr" in look.prints(command, flow_run.id, *options, **variables)
+    ended = look.as_process(command, flow_run.id, *options, **variables)
+    assert ended.code == 0, ended
+    assert "Gr" in ended.stdout

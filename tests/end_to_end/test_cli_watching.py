@@ -204,9 +204,9 @@ def test_flow_runs_of_an_agent_are_watched_and_looked_at(tmp_path: Path) -> None
         local.register(tmp_path / "flows.py")
         look = Looking(local.backend)
         parent = create_flow_run.run(flow_name="parent", project_name="default", run_name="acme")
-        terminal = look.at_terminal("tree", "acme", "--watch", columns=120)
-        assert terminal.process.returncode == 0
-        assert re.search(r"^acme  parent  Success  .*\n└── wily-coyote  child  Success  .*\n$", terminal.screen)
+        with look.on_terminal("tree", "acme", "--watch", columns=120) as terminal:
+            assert terminal.exit_code() == 0
+            assert re.search(r"^acme  parent  Success  .*\n└── wily-coyote  child  Success  .*\n$", terminal.screen)
         printed = look.prints("logs", "wily-coyote", "--slug", "say-hello-1")
         assert re.search(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \| INFO     \| Hello world$", printed, re.MULTILINE)
         assert "twice" not in printed
