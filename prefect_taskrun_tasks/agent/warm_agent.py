@@ -117,14 +117,14 @@ class WarmAgent(LocalAgent):
         return {"PREFECT__CLOUD__HEARTBEAT_MODE": "thread", **self.populate_env_vars(flow_run, run_config)}
 
     def _start(self, flow_run_id: str, environment: Dict[str, str], working_dir: Optional[str]) -> FlowRunProcess:
-        reasons = read_at_start(environment)
-        if self._template and not reasons:
+        changed = read_at_start(environment)
+        if self._template and changed:
+            self.logger.debug(f"Flow run {flow_run_id} sets {', '.join(changed)}: it starts in a new interpreter.")
+        elif self._template:
             try:
                 return self._template.start(environment, working_dir)
             except NotForked as error:
-                reasons = [str(error)]
-        if self._template:
-            self.logger.debug(f"Flow run {flow_run_id} starts in a new interpreter: {', '.join(reasons)}")
+                self.logger.warning(f"Flow run {flow_run_id} starts in a new interpreter: {error}")
         return Popen(
             [sys.executable, "-m", "prefect", "execute", "flow-run"],
             stdin=DEVNULL,

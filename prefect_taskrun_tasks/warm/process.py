@@ -15,6 +15,10 @@ import psutil
 from . import template
 
 
+#: Seconds for a template to fork, which imports the modules first if it has just started
+LONGEST_FORK = 60.0
+
+
 class NotForked(Exception):
     """The template cannot fork a process; says why."""
 
@@ -150,7 +154,7 @@ class Template:
         return process
 
     def _ask(self, request: bytes) -> Optional[WarmProcess]:
-        """Return None if the template has ended; the next request starts another."""
+        """Return None if the template has ended, or does not answer; the next request starts another."""
         with self._lock:
             control = self._control = self._control or self._begin()
         ours, theirs = Pipe()
@@ -158,6 +162,8 @@ class Template:
             with theirs, self._lock:
                 send_handle(control, theirs.fileno(), 0)
             ours.send_bytes(request)
+            if not ours.poll(LONGEST_FORK):
+                raise EOFError
             answer = ours.recv_bytes().decode()
         except (EOFError, OSError):
             with self._lock:
