@@ -14,7 +14,6 @@ import psutil
 
 from . import template
 
-
 #: Seconds for a template to fork, which imports the modules first if it has just started
 LONGEST_FORK = 60.0
 
