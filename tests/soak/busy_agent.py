@@ -4,7 +4,7 @@ import json
 import random
 from collections import Counter, defaultdict
 from threading import Event
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, Dict, Iterable, List, NamedTuple, Tuple
 from typing import Counter as CounterOf
 
@@ -43,7 +43,7 @@ LONG = 2
 #: Name of the logger whose lines flow runs send; the backend writes others
 LOGGER = "prefect.busy"
 
-#: Seconds for a request, in which an agent finds lost flow runs again, and between two polls of one that only watches
+#: Seconds for a request, in which an agent finds lost flow runs again, and between two polls of one that has no work
 PATIENCE, SEARCH, POLL = 60, 120, 0.2
 
 METADATA = """query($ids: [uuid!]) { flow_run(where: {id: {_in: $ids}}) { id version state serialized_state parameters
@@ -128,6 +128,7 @@ class BusyAgent:
             assert monotonic() < until, f"Nobody has found {self.silent}."
             self._start(self._poll())
             self._beat(self.alive - self.silent)
+            sleep(POLL)
 
     def watch(self, over: Event) -> None:
         """Only polls, looks at flow runs, and keeps the long ones alive."""

@@ -3,8 +3,6 @@
 import re
 import signal
 import sqlite3
-import subprocess
-import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
@@ -14,6 +12,7 @@ from time import monotonic
 from typing import Any, Callable, Dict, Iterable, List
 from typing import Counter as CounterOf
 
+import command
 import psutil
 import pytest
 import requests
@@ -36,8 +35,8 @@ DAY = 86400
 #: What ended yesterday is younger, and what ended on the day before is older
 AGE = "36h"
 
-#: Seconds for a command that deletes a day of a long week
-PATIENCE = 1800
+#: Seconds for a request
+PATIENCE = 60
 
 #: The day with which the last is compared: from then on as much comes each day as goes
 FIRST_FULL = 2
@@ -170,13 +169,10 @@ def _wait(working: Iterable[Any]) -> None:
 
 def _pruned(path: Path) -> int:
     """How many flow runs the command says that it has deleted."""
-    command = [str(Path(sys.executable).parent / "prefect-taskrun"), "server", "prune", "--older-than", AGE]
-    ended = subprocess.run(
-        [*command, "--database-url", f"sqlite:///{path}"], capture_output=True, text=True, timeout=PATIENCE
-    )
-    assert ended.returncode == 0, ended.stderr
+    ended = command.ended("server", "prune", "--older-than", AGE, "--database-url", f"sqlite:///{path}")
+    assert ended.code == 0, ended
     said = re.match(r"Deleted ([\d,]+) flow runs", ended.stdout)
-    assert said, ended.stdout
+    assert said, ended
     return int(said.group(1).replace(",", ""))
 
 
