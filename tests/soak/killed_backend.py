@@ -171,7 +171,7 @@ class Writer:
                 # it was killed before it knew of the request, or after it had done what was asked
                 with self._written.lock:
                     self._written.lost += 1
-                self._over.wait(0.02)
+                self._over.wait(0.1)
                 continue
             assert "errors" not in answer, answer
             is_lost = self._choose.random() < LOST
