@@ -10,6 +10,7 @@ from typing import Any, Callable, Collection, Iterator, Optional, Tuple
 
 from sqlalchemy import URL, Connection, create_engine, event, inspect
 from sqlalchemy.exc import DBAPIError, OperationalError
+from tenacity import Retrying, retry_if_exception_message, stop_after_delay, wait_fixed
 
 from . import sqlite_functions
 from .errors import DatabaseUnusable, NotInPlace, NotStored, TookTooLong
@@ -309,7 +310,14 @@ def _on_connect_to_ours(connection: sqlite3.Connection, record: Any) -> None:
     if connection.execute("PRAGMA page_count").fetchone() == (0,):
         # before the next line, which makes the file; later it would wait for writers, and take effect only by `VACUUM`
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-    connection.execute("PRAGMA journal_mode = WAL")
+    # when several connections make the file at once, SQLite refuses this without waiting for `busy_timeout`
+    patience = Retrying(
+        retry=retry_if_exception_message("database is locked"),
+        wait=wait_fixed(0.02),
+        stop=stop_after_delay(PATIENCE),
+        reraise=True,
+    )
+    patience(connection.execute, "PRAGMA journal_mode = WAL")
 
 
 def _on_begin(connection: Connection) -> None:
