@@ -262,7 +262,13 @@ TASK_RUN = {
 }
 
 
-@pytest.mark.parametrize("command", ["list", "list -o wide", "list -o name", "list --json", "tree", "cancel"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("list", "list -o wide", "list -o name", "list --json", "tree", "cancel"),
+        *("logs", "watch", "info --slug x", "info --slug x --json", "timeline -o /dev/null"),
+    ],
+)
 def test_ids_of_a_backend_are_escaped_in_every_command(command: str) -> None:
     """Those of another backend may be any text."""
     context = {"prefect_taskrun_tasks": {"parent_flow_run_id": f"{ESCAPE}id"}}
