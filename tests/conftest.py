@@ -20,9 +20,11 @@ for name in list(os.environ):
     if name.startswith(("PREFECT__", "PG")) or name in ("PYTEST_ADDOPTS", "PYTEST_PLUGINS", "PYTHONDONTWRITEBYTECODE"):
         del os.environ[name]
 
-# A shell that starts the tests in the background has them, and all that they start, ignore interrupts.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A shell that starts the tests in the background has them, and all that they start, ignore interrupts; `nohup` has them
+# ignore that a terminal is closed.
+for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, handler)
 
 # pytest's own folders stay where it keeps those of the last three runs
 os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
