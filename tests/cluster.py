@@ -28,6 +28,14 @@ SETTINGS = {
 }
 
 
+#: Removes all rows
+_CLEAR = "; ".join(str(table.delete()) for table in reversed(tables.metadata.sorted_tables))
+
+
+def _with_driver(url: str) -> str:
+    return url.replace("postgresql:", "postgresql+psycopg:")
+
+
 def program(name: str) -> Optional[str]:
     """The path of one of its programs, which Debian keeps in a folder for each version, not on the PATH."""
     versions = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda it: int(it.parts[-3]))
@@ -51,7 +59,7 @@ class Cluster:
     def new_database(self) -> str:
         """The URL of an empty database."""
         name = f"tests_{next(self._numbers)}"
-        engine = create_engine(self._url("postgres").replace("postgresql:", "postgresql+psycopg:"))
+        engine = create_engine(_with_driver(self._url("postgres")))
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.exec_driver_sql(f"CREATE DATABASE {name}")
         engine.dispose()
@@ -61,18 +69,18 @@ class Cluster:
         """The URL of a database that is as good as new. It is the same each time: to make one takes a while."""
         if self._cleared is None:
             self._cleared = self.new_database()
-        database = Database(self._cleared)
+            Database(self._cleared).close()
+            # it connects again if a test has stopped the server
+            self._engine = create_engine(_with_driver(self._cleared), pool_pre_ping=True)
         try:
-            with database.write() as tx:
-                for table in reversed(tables.metadata.sorted_tables):
-                    tx.delete(table)
-                tx.insert(tables.tenant, name="default", slug="default")
+            with self._engine.begin() as connection:
+                connection.exec_driver_sql(_CLEAR)
+                connection.execute(tables.tenant.insert().values(id=tables.new_id(), name="default", slug="default"))
         except ProgrammingError:
             # a test has dropped a table
+            self._engine.dispose()
             self._cleared = None
             return self.cleared_database()
-        finally:
-            database.close()
         return self._cleared
 
     def _url(self, database: str) -> str:
@@ -99,6 +107,8 @@ class Cluster:
         self._run("pg_ctl", "--mode", "immediate", "stop")
 
     def __exit__(self, *error: object) -> None:
+        if self._cleared:
+            self._engine.dispose()
         self.stop()
         shutil.rmtree(self._directory)
 

@@ -2,13 +2,14 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
+from array import array
 from multiprocessing.connection import Connection, Pipe, wait
-from multiprocessing.reduction import send_handle
 from time import monotonic
-from typing import Callable, Dict, List, Optional, Sequence
+from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
 import psutil
 
@@ -22,7 +23,7 @@ class NotForked(Exception):
     """The template cannot fork a process; says why."""
 
 
-class NotPreloaded(Exception):
+class NotPreloaded(NotForked):
     """A module cannot be imported before flow runs are; holds its traceback."""
 
 
@@ -95,12 +96,14 @@ class Template:
     def __init__(self, preload: Sequence[str] = (), shows_output: bool = False) -> None:
         self._preload = list(preload)
         self._output = None if shows_output else subprocess.DEVNULL
-        self._control: Optional[Connection] = None
         self._lock = threading.Lock()
+        self._control: Optional[socket.socket] = None
+        #: about the modules; None until they are imported
+        self._warnings: Optional[List[str]] = None
 
     def fork(self) -> None:
         """Fork the first template from this process, which must have one thread. It has imported most of it already."""
-        ours, theirs = Pipe()
+        ours, theirs = _socket_pair()
         pid = os.fork()
         if pid:
             theirs.close()
@@ -117,7 +120,7 @@ class Template:
         sys.exit()
 
     def imported(self) -> List[str]:
-        """Wait until the first template has imported the modules.
+        """Wait until the modules are imported.
 
         Returns:
             Warnings about them.
@@ -126,14 +129,8 @@ class Template:
             NotPreloaded: one of them cannot be imported.
         """
         with self._lock:
-            self._control = self._control or self._begin()
-        try:
-            errors, warnings = json.loads(self._control.recv_bytes())
-        except EOFError:
-            errors = ["The process that imports the modules to preload has ended without a word."]
-        if errors:
-            raise NotPreloaded(errors[0])
-        return list(warnings)
+            self._connected()
+            return self._warnings or []
 
     def start(self, environment: Dict[str, str], working_dir: Optional[str]) -> WarmProcess:
         """Start the process of a flow run.
@@ -154,12 +151,16 @@ class Template:
 
     def _ask(self, request: bytes) -> Optional[WarmProcess]:
         """Return None if the template has ended, or does not answer; the next request starts another."""
-        with self._lock:
-            control = self._control = self._control or self._begin()
         ours, theirs = Pipe()
+        with theirs, self._lock:
+            control = self._connected()
+            try:
+                descriptor = array("i", [theirs.fileno()])
+                control.sendmsg([b"+"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptor)])
+            except OSError:
+                self._control = None
+                return None
         try:
-            with theirs, self._lock:
-                send_handle(control, theirs.fileno(), 0)
             ours.send_bytes(request)
             if not ours.poll(LONGEST_FORK):
                 raise EOFError
@@ -173,8 +174,22 @@ class Template:
             raise NotForked(answer)
         return WarmProcess(int(answer), ours)
 
-    def _begin(self) -> "Connection":
-        ours, theirs = Pipe()
+    def _connected(self) -> socket.socket:
+        """A socket to a template that has imported its modules; to be called with the lock."""
+        if self._control is None:
+            self._control, self._warnings = self._begin(), None
+        if self._warnings is None:
+            try:
+                errors, self._warnings = json.loads(self._control.recv(1_000_000))
+            except (OSError, ValueError):
+                errors = ["The process that flow runs are forked from does not start."]
+            if errors:
+                self._control = None
+                raise NotPreloaded(errors[0])
+        return self._control
+
+    def _begin(self) -> socket.socket:
+        ours, theirs = _socket_pair()
         with theirs:
             process = subprocess.Popen(
                 [sys.executable, "-m", template.__name__, str(theirs.fileno()), *self._preload],
@@ -185,6 +200,13 @@ class Template:
             )
         _call_in_thread(process.wait)
         return ours
+
+
+def _socket_pair() -> Tuple[socket.socket, socket.socket]:
+    """The ends of the agent and of the template, between which messages stay whole."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.settimeout(LONGEST_FORK)
+    return ours, theirs
 
 
 def _call_in_thread(wait_for_end: Callable[[], object]) -> None:

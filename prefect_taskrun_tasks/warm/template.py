@@ -16,9 +16,9 @@ import socket
 import sys
 import threading
 import traceback
+from array import array
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
-from multiprocessing.reduction import recv_handle
 from typing import Dict, Iterable, List, Optional, Tuple
 
 from . import flow_run
@@ -27,7 +27,7 @@ from . import flow_run
 _Stamp = Tuple[int, int]
 
 
-def run(control: "Connection", preload: Iterable[str] = ()) -> None:
+def run(control: socket.socket, preload: Iterable[str] = ()) -> None:
     """Serve an agent. Only the forked processes return from here, when their flow run has ended.
 
     Args:
@@ -39,7 +39,7 @@ def run(control: "Connection", preload: Iterable[str] = ()) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     importlib.import_module("prefect.cli.execute")
     errors, warnings = _preload(preload)
-    control.send_bytes(json.dumps([errors, warnings]).encode())
+    control.send(json.dumps([errors, warnings]).encode())
     base_path = flow_run.path_without_additions()
     request = None if errors else _serve(control)
     if request is None:
@@ -66,7 +66,7 @@ def _preload(names: Iterable[str]) -> Tuple[List[str], List[str]]:
     return [], warnings
 
 
-def _serve(control: "Connection") -> Optional[bytes]:
+def _serve(control: socket.socket) -> Optional[bytes]:
     """Fork when the agent asks for it.
 
     Returns:
@@ -91,9 +91,8 @@ def _serve(control: "Connection") -> Optional[bytes]:
             _reap(children)
         if control not in ready:
             continue
-        try:
-            answers = Connection(recv_handle(control))
-        except EOFError:
+        answers = _receive(control)
+        if answers is None:
             return None
         if stamps != _stamps(stamps):
             # the agent starts another template, because this one does not answer
@@ -111,14 +110,20 @@ def _serve(control: "Connection") -> Optional[bytes]:
         if pid == 0:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            for sock in (interrupted, wake_up):
+            for sock in (control, interrupted, wake_up):
                 sock.close()
-            for connection in (control, answers, *children.values()):
+            for connection in (answers, *children.values()):
                 connection.close()
             return request
         children[pid] = answers
         _answer(answers, str(pid))
     return None
+
+
+def _receive(control: socket.socket) -> "Optional[Connection]":
+    """The connection of a flow run; None if the agent has ended."""
+    data, ancillary, _, _ = control.recvmsg(1, socket.CMSG_SPACE(array("i").itemsize))
+    return Connection(array("i", ancillary[0][2])[0]) if data else None
 
 
 def _reap(children: "Dict[int, Connection]") -> None:
@@ -151,4 +156,4 @@ def _stamps(files: Optional[Iterable[str]] = None) -> Dict[str, _Stamp]:
 
 
 if __name__ == "__main__":
-    run(Connection(int(sys.argv[1])), sys.argv[2:])
+    run(socket.socket(fileno=int(sys.argv[1])), sys.argv[2:])
