@@ -139,11 +139,12 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture(scope="session")
 def new_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], str]:
-    """Gives URLs of empty databases, for backends of tests that are not about them, of the kind that was asked for."""
+    """Gives URLs of new databases, for backends of tests that are not about them, of the kind that was asked for."""
     if request.config.getoption("--database") == "postgresql":
         cluster: Cluster = request.getfixturevalue("cluster")
         return cluster.new_database
-    return lambda: f"sqlite:///{tmp_path_factory.mktemp('backend') / 'prefect.db'}"
+    new_file = request.getfixturevalue("new_file")
+    return lambda: f"sqlite:///{shutil.copy(new_file, tmp_path_factory.mktemp('backend') / 'prefect.db')}"
 
 
 @pytest.fixture
