@@ -201,7 +201,8 @@ def test_patience_ends(backend: Backend, child: DrivenRun) -> None:
     with faulty(backend, [_answers(503)] * 1000), api.patience(0.5), pytest.raises(errors.BackendUnreachable) as raised:
         FlowRunView.from_flow_run_id(child.id)
     assert child.id in str(raised.value)
-    assert "503" in str(raised.value)
+    # what came last; on a machine that stalls for a second, no answer to the last request
+    assert "503" in str(raised.value) or "timed out" in str(raised.value)
 
 
 def test_no_pause_is_begun_that_would_outlast_the_patience(backend: Backend, child: DrivenRun) -> None:
