@@ -4,6 +4,8 @@ from typing import Any, Tuple
 
 import click
 
+from .warm import cold_option, preload_option
+
 
 @click.group(
     epilog="""\b
@@ -46,13 +48,8 @@ Examples:
 @click.option(
     "--hostname-label/--no-hostname-label", default=True, help="Whether the name of this machine is a label too."
 )
-@click.option(
-    "--preload",
-    multiple=True,
-    metavar="MODULE",
-    help="A module to import once, before flow runs start, such as pandas. Flow runs share its memory.",
-)
-@click.option("--cold", is_flag=True, help="Start each flow run in a new interpreter, as Prefect's agent does.")
+@preload_option
+@cold_option
 def start(import_paths: Tuple[str, ...], preload: Tuple[str, ...], cold: bool, **options: Any) -> None:
     """Start a local agent, with the options of ``prefect agent local start``.
 

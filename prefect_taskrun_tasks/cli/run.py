@@ -17,6 +17,7 @@ from .result import in_json
 from .terminal import Terminal, plain_lines
 from .timeline import write_timeline
 from .tree import family_tree
+from .warm import cold_option, preload_option
 
 EPILOG = """\b
 Examples:
@@ -79,13 +80,8 @@ def _parameters(context: click.Context, option: click.Parameter, values: Tuple[s
     type=click.Choice(["debug", "info", "warning", "error"]),
     help="Lowest level of the log lines to show. States are shown at info.",
 )
-@click.option(
-    "--preload",
-    multiple=True,
-    metavar="MODULE",
-    help="A module to import once, before flow runs start, such as pandas. Flow runs share its memory.",
-)
-@click.option("--cold", is_flag=True, help="Start each flow run in a new interpreter, as Prefect's agent does.")
+@preload_option
+@cold_option
 def run(
     file: str,
     flow_name: str,

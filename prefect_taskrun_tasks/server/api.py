@@ -327,7 +327,7 @@ def _parts(field: Selection) -> Iterator[Selection]:
 
 
 def _stored_before(field: Selection, stored: int) -> str:
-    """What a caller is told whose list was stored in part."""
+    """Say how many items of a list were stored before an error."""
     return f"The first {stored:,} {_IN_PARTS[field.name]} of {field.name} were stored."
 
 

@@ -52,7 +52,7 @@ class Words(Characters):
     def process_bind_param(self, value: Optional[str], dialect: Dialect) -> Optional[str]:
         if value is not None and dialect.name == "postgresql":
             value = value.replace("\0", "?")
-        # most texts are ASCII, which is known without a look at the characters
+        # Python knows without a search whether a text is ASCII; most texts are
         return value if value is None or value.isascii() else value.encode("utf-8", "replace").decode()
 
 

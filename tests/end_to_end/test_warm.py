@@ -33,7 +33,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import prefect
@@ -111,7 +111,7 @@ def square(x):
     return x * x
 
 @task
-def in_all_ways(method=None):
+def in_all_ways():
     database = sqlite3.connect(":memory:")
     found = [database.execute("select 1 + 1").fetchone()[0]]
     found += [asyncio.run(asyncio.sleep(0, 3))]

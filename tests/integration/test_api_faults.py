@@ -197,10 +197,11 @@ def test_the_api_says_when_to_ask_again(backend: Backend, child: DrivenRun) -> N
     assert monotonic() - started >= 1
 
 
-def test_patience_ends(backend: Backend, child: DrivenRun) -> None:
+def test_patience_ends(backend: Backend, child: DrivenRun, caplog: pytest.LogCaptureFixture) -> None:
     with faulty(backend, [_answers(503)] * 1000), api.patience(0.5), pytest.raises(errors.BackendUnreachable) as raised:
         FlowRunView.from_flow_run_id(child.id)
     assert child.id in str(raised.value)
+    assert "503" in caplog.text
     # what came last; on a machine that stalls for a second, no answer to the last request
     assert "503" in str(raised.value) or "timed out" in str(raised.value)
 
