@@ -3,16 +3,13 @@
 import os
 import runpy
 import shutil
-import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import traceback
-from contextlib import ExitStack, nullcontext, redirect_stdout, suppress
+from contextlib import ExitStack, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any, Callable, ContextManager, Dict, Iterable, List, Mapping, Optional, Tuple, Union
-from weakref import WeakSet
 
 import pendulum
 import prefect
@@ -20,21 +17,16 @@ from prefect.engine.state import Cancelled
 from prefect.utilities.configuration import set_temporary_config
 
 from . import api
+from .agent.process import AgentFailed as AgentFailed
+from .agent.process import AgentProcess
 from .errors import NotFound
 from .server import Backend
 from .views import FlowRunLog, FlowRunView, FlowView
 from .waiting import LONGEST_WAIT, Bookmark, Deadline, Watch
 
-#: Seconds for the agent to stop its flow runs and itself
-AGENT_GRACE = 10.0
-
 
 class RegistrationFailed(Exception):
     """The flows of a file could not be registered. What went wrong was printed."""
-
-
-class AgentFailed(Exception):
-    """The agent has ended, so that nothing would be run any more."""
 
 
 class LocalRunner:
@@ -55,6 +47,7 @@ class LocalRunner:
             a new interpreter, as with Prefect's agents.
         preload: names of modules that are imported once, before the first fork, such as ``["pandas"]``. Flow runs do
             not see changes of these until the next `LocalRunner`.
+        agent: one that was started for this runner already, with `import_paths`, `warm` and `preload` of its own.
 
     Raises:
         BackendNotInstalled: when this module is imported without the extra ``[server]`` (a `ModuleNotFoundError`).
@@ -75,13 +68,12 @@ class LocalRunner:
         import_paths: Iterable[str] = (),
         warm: bool = True,
         preload: Iterable[str] = (),
+        agent: Optional[AgentProcess] = None,
     ) -> None:
         self._database_url = database_url
-        self._import_paths = list(import_paths)
         self._port = port
-        self._agent_options = [] if warm else ["--cold"]
-        for module in preload:
-            self._agent_options += ["--preload", module]
+        self._started_agent = agent
+        self._agent_options = list(import_paths), warm, list(preload)
         self._stack = ExitStack()
         self._flows: Dict[str, Tuple[str, prefect.Flow]] = {}
         self._pid = os.getpid()
@@ -93,13 +85,15 @@ class LocalRunner:
             stack.callback(shutil.rmtree, directory, ignore_errors=True)
             address = f"http://127.0.0.1:{_free_port()}"
             database_url = self._database_url or f"sqlite:///{directory / 'prefect.db'}"
-            #: the embedded backend
-            self.backend = stack.enter_context(Backend(database_url, port=self._port, agent_addresses=[address]))
-            stack.enter_context(set_temporary_config(settings(self.backend.url)))
-            stack.callback(_cancel_unfinished, pendulum.now("utc").isoformat())
-            self._agent = stack.enter_context(
-                _AgentProcess([address, *self._agent_options], self._agent_environment(), directory / "agent.log")
-            )
+            # it is made while the agent's process begins, and ends after it
+            with ExitStack() as agent:
+                self._agent = agent.enter_context(self._started_agent or AgentProcess(*self._agent_options))
+                #: the embedded backend
+                self.backend = stack.enter_context(Backend(database_url, port=self._port, agent_addresses=[address]))
+                stack.enter_context(set_temporary_config(settings(self.backend.url)))
+                stack.callback(_cancel_unfinished, pendulum.now("utc").isoformat())
+                stack.push(agent.pop_all())
+            self._agent.tell(address, variables(self.backend.url))
             self._stack = stack.pop_all()
         return self
 
@@ -112,8 +106,7 @@ class LocalRunner:
     @property
     def environment(self) -> Dict[str, str]:
         """This process's environment, with the variables that point other processes' Prefect at the backend."""
-        variables = {f"PREFECT__{k.upper().replace('.', '__')}": v for k, v in settings(self.backend.url).items()}
-        return {**os.environ, **variables}
+        return {**os.environ, **variables(self.backend.url)}
 
     def get_flow(self, flow_name: str) -> prefect.Flow:
         """A flow that was registered here.
@@ -130,12 +123,6 @@ class LocalRunner:
             return nullcontext()
         configured: ContextManager[Any] = set_temporary_config(settings(self.backend.url))
         return configured
-
-    def _agent_environment(self) -> Dict[str, str]:
-        environment = self.environment
-        # the agent puts what it finds here before its flow runs' own
-        paths = [*map(os.path.abspath, self._import_paths), environment.get("PYTHONPATH", "")]
-        return {**environment, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
     def register(
         self, source: Union[str, "os.PathLike[str]", prefect.Flow], project_name: str = "default"
@@ -241,6 +228,11 @@ def settings(url: str) -> Dict[str, str]:
     }
 
 
+def variables(url: str) -> Dict[str, str]:
+    """`settings`, as environment variables."""
+    return {f"PREFECT__{key.upper().replace('.', '__')}": value for key, value in settings(url).items()}
+
+
 def _free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as free:
         return int(free.getsockname()[1])
@@ -259,68 +251,3 @@ def _cancel_unfinished(since: str) -> None:
     for row in api.find("flow_run", {"_or": [started, waiting]}, fields="id name state"):
         print(f"Stopped flow run {row['name']!r} ({row['id']}), which was {row['state']}.", file=sys.stderr)
         client.set_flow_run_state(row["id"], Cancelled("Stopped together with the backend and agent that ran it."))
-
-
-class _AgentProcess:
-    """The process of `prefect_taskrun_tasks.agent`, which lives as long as the pipe to it."""
-
-    def __init__(self, arguments: List[str], environment: Mapping[str, str], log: Path) -> None:
-        self._log = log
-        with log.open("wb") as output:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", f"{__package__}.agent", *arguments],
-                stdin=subprocess.PIPE,
-                # without a buffer, whose lock a forked child could inherit
-                bufsize=0,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=dict(environment),
-                # an interrupt from the keyboard is for this process, which then ends the agent in its own time
-                start_new_session=True,
-            )
-        self._pid = os.getpid()
-        _agents.add(self)
-
-    def check(self) -> None:
-        """Raises `AgentFailed` if it has ended."""
-        if os.getpid() != self._pid:
-            # only a parent is told how its child has ended
-            return
-        if self._process.poll() is not None:
-            raise AgentFailed(
-                f"The agent has ended with exit code {self._process.returncode}. Its last output:\n"
-                + self._log.read_text(errors="replace")[-2000:]
-            )
-
-    def __enter__(self) -> "_AgentProcess":
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        try:
-            self._process.wait(AGENT_GRACE)
-        except subprocess.TimeoutExpired:
-            pass
-        finally:
-            # an agent that was killed itself has left its flow runs
-            with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-
-    def leave_to_parent(self) -> None:
-        """Closes this process's end of the pipe, on which the agent would live as long as a forked child."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-
-
-#: agents that this process has started
-_agents: "WeakSet[_AgentProcess]" = WeakSet()
-
-
-def _leave_to_parent() -> None:
-    for agent in _agents:
-        agent.leave_to_parent()
-
-
-os.register_at_fork(after_in_child=_leave_to_parent)

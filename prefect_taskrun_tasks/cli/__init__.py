@@ -10,6 +10,7 @@ from .failures import Group
 from .info import info
 from .list import list_task_runs
 from .logs import logs
+from .own_process import OWN_PROCESS
 from .result import result
 from .run import run
 from .server import server
@@ -60,3 +61,8 @@ for _command in (
     watch,
 ):
     main.add_command(_command)
+
+
+def program() -> None:
+    """The process ``prefect-taskrun``, which is this command's alone."""
+    main(obj=OWN_PROCESS)

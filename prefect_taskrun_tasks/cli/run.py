@@ -9,10 +9,12 @@ from typing import Any, Dict, Optional, Tuple
 
 import click
 
+from ..agent.process import AgentFailed, AgentProcess
 from ..errors import TaskRunError
 from ..views import FlowRunLog
 from .hangup import treat_hangup_as_termination
 from .logs import log_text
+from .own_process import OWN_PROCESS
 from .result import in_json
 from .terminal import Terminal, plain_lines
 from .timeline import write_timeline
@@ -82,7 +84,9 @@ def _parameters(context: click.Context, option: click.Parameter, values: Tuple[s
 )
 @preload_option
 @cold_option
+@click.pass_context
 def run(
+    context: click.Context,
     file: str,
     flow_name: str,
     parameters: Dict[str, Any],
@@ -101,8 +105,10 @@ def run(
     """
     from .server import needs_server_extra
 
+    # at first, while this process has nothing that an agent should not have
+    agent = AgentProcess([os.path.dirname(file)], warm=not cold, preload=preload, fork=context.obj is OWN_PROCESS)
     with needs_server_extra():
-        from ..runner import AgentFailed, LocalRunner, RegistrationFailed
+        from ..runner import LocalRunner, RegistrationFailed
         from ..server import DatabaseUnusable
 
     # so that this process ends what it has started, as it does when it is interrupted
@@ -116,7 +122,7 @@ def run(
             terminal.print(log_text(log))
 
     try:
-        with LocalRunner(database_url, import_paths=[os.path.dirname(file)], warm=not cold, preload=preload) as local:
+        with LocalRunner(database_url, agent=agent) as local:
             names = local.register(file, project)
             if flow_name not in names:
                 raise click.UsageError(f"There is no flow named {flow_name!r} in {file}. It has: {', '.join(names)}")

@@ -4,7 +4,7 @@
 new interpreter. `process` is the agent's side of both. Nothing here uses the rest of this package.
 """
 
-from .flow_run import find_processes, read_at_start, title
+from .flow_run import configure_prefect, find_processes, read_at_start, set_import_paths, title
 from .process import NotForked, NotPreloaded, Template, WarmProcess, can_fork
 
 __all__ = [
@@ -13,7 +13,9 @@ __all__ = [
     "Template",
     "WarmProcess",
     "can_fork",
+    "configure_prefect",
     "find_processes",
     "read_at_start",
+    "set_import_paths",
     "title",
 ]

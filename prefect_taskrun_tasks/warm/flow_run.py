@@ -73,6 +73,15 @@ def path_without_additions() -> List[str]:
     return [entry for entry in sys.path if entry not in added]
 
 
+def set_import_paths(folders: List[str]) -> None:
+    """Have a script's process, and its children, import modules as ``python -m`` does with `folders` in PYTHONPATH."""
+    # the script's own folder
+    del sys.path[: len(_first_entry())]
+    path = path_without_additions()
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [*folders, os.environ.get("PYTHONPATH")]))
+    _set_path(path)
+
+
 def become(request: bytes, base_path: List[str]) -> None:
     """Execute a flow run as a new interpreter would, and return when it has ended.
 
@@ -85,9 +94,8 @@ def become(request: bytes, base_path: List[str]) -> None:
     """
     content = json.loads(request)
     _set_environment(content["environment"], content["working_dir"])
-    sys.path[:] = [*_first_entry(), *dict.fromkeys([*_entries_of_environment(), *base_path])]
-    importlib.invalidate_caches()
-    _configure_prefect()
+    _set_path(base_path)
+    configure_prefect()
     sys.argv[:] = ["prefect", "execute", "flow-run"]
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
@@ -114,12 +122,17 @@ def _first_entry() -> List[str]:
     return [] if getattr(sys.flags, "safe_path", False) else [os.getcwd()]
 
 
+def _set_path(base_path: List[str]) -> None:
+    sys.path[:] = [*_first_entry(), *dict.fromkeys([*_entries_of_environment(), *base_path])]
+    importlib.invalidate_caches()
+
+
 def _entries_of_environment() -> List[str]:
     python_path = os.environ.get("PYTHONPATH")
     return [os.path.abspath(entry) for entry in python_path.split(os.pathsep)] if python_path else []
 
 
-def _configure_prefect() -> None:
+def configure_prefect() -> None:
     """Read Prefect's configuration anew.
 
     prefect 1.4.1 reads it when it is imported, and keeps it in `prefect.config`, `prefect.context` and its loggers.

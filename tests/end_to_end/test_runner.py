@@ -3,7 +3,10 @@
 import logging
 import signal
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Dict, List
 
@@ -17,7 +20,8 @@ from prefect.utilities.configuration import set_temporary_config
 from processes import assert_gone, started
 
 from prefect_taskrun_tasks import FlowRunView
-from prefect_taskrun_tasks.runner import AgentFailed, LocalRunner, RegistrationFailed, settings
+from prefect_taskrun_tasks.agent.process import AgentProcess
+from prefect_taskrun_tasks.runner import AgentFailed, LocalRunner, RegistrationFailed, settings, variables
 from prefect_taskrun_tasks.server import Backend
 
 FLOWS = """
@@ -112,6 +116,40 @@ def test_flow_runs_that_wait_when_the_agent_dies_end_in_an_error_and_leave_no_pr
             local.run("sleep", on_log=kill_agent_when_asleep)
     assert found
     assert_gone(found)
+
+
+def test_an_agent_ends_with_the_process_that_started_it_while_it_waits_for_an_answer(backend: Backend) -> None:
+    polls, is_silent, is_over = threading.Event(), threading.Event(), threading.Event()
+
+    class Proxy(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            if is_silent.is_set():
+                polls.set()
+                is_over.wait()
+                return
+            answer = requests.post(backend.url, body, headers={"Content-Type": "application/json"}).content
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+            if b"get_runs_in_queue" in body:
+                is_silent.set()
+
+        def log_message(self, *arguments: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as proxy, AgentProcess() as agent:
+        threading.Thread(target=proxy.serve_forever).start()
+        with ExitStack() as stack:
+            stack.callback(proxy.shutdown)
+            stack.callback(is_over.set)
+            agent.tell("", variables(f"http://127.0.0.1:{proxy.server_port}"))
+            [process] = [child for child in _agents() if child.pid == agent.pid]
+            assert polls.wait(60)
+            agent.leave_to_parent()
+            # Prefect's client waits 15 s for an answer, and asks 6 times more
+            assert_gone([process])
 
 
 def test_an_agent_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch, flows: str) -> None:

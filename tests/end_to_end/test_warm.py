@@ -8,12 +8,13 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Dict, Iterator, List
+from typing import Any, Dict, Iterator, List, Tuple
 
 import prefect
 import psutil
 import pytest
 from conftest import eventually
+from processes import ended
 
 from prefect_taskrun_tasks import FlowRunView, FlowView
 from prefect_taskrun_tasks.runner import AgentFailed, LocalRunner
@@ -204,27 +205,56 @@ def _process_end(flow_run: FlowRunView) -> str:
     return str(re.sub("PID [0-9]+", "PID", eventually(found)[0]))
 
 
-def test_a_flow_run_sees_the_same(folder: Path, tmp_path: Path) -> None:
-    seen: Dict[str, Dict[str, Any]] = {}
-    logs: Dict[str, List[str]] = {}
-    for kind in ("cold", "warm"):
-        with _runner(kind, folder) as runner:
-            flow_run = runner.run("warm-sees", {"file": str(tmp_path / kind)})
-            assert flow_run.state.is_successful(), flow_run.state.message
-            text = (tmp_path / kind).read_text()
-            lines = "\n".join(sorted(f"{log.level} {log.message}" for log in flow_run.get_logs()))
-        for own in (flow_run.name, runner.backend.url, str(tmp_path / kind)):
-            text, lines = text.replace(own, "own"), lines.replace(own, "own")
-        text, lines = UUIDS.sub("UUID", text), UUIDS.sub("UUID", lines)
-        seen[kind] = json.loads(text)
-        logs[kind] = re.sub("PID.? [0-9]+", "PID", lines).splitlines()
-    for name in seen["cold"]:
-        assert seen["warm"][name] == seen["cold"][name], name
-    assert logs["warm"] == logs["cold"]
-    own = ["20 This line is logged once.", "20 This one too."]
-    assert [line for line in logs["warm"] if "This" in line] == own
-    assert seen["warm"]["config"]["own"] == {"number": 2}
-    assert seen["warm"]["context"]["secrets"] == {"OWN": "hidden"}
+def _seen(file: Path) -> Dict[str, Any]:
+    """What a flow run of "warm-sees" has seen, without what is another in each flow run."""
+    text = file.read_text()
+    flow_run: Dict[str, Any] = json.loads(text)
+    # what pytest sets
+    text = text.replace(os.environ["PYTEST_CURRENT_TEST"], "own")
+    for own in (flow_run["context"]["flow_run_name"], flow_run["config"]["cloud"]["api"], str(file)):
+        text = text.replace(own, "own")
+    seen: Dict[str, Any] = json.loads(UUIDS.sub("UUID", text))
+    return seen
+
+
+@pytest.fixture(scope="module")
+def seen_cold(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Tuple[Dict[str, Any], List[str]]:
+    """What a flow run sees in a new interpreter, and its log."""
+    return _seen_with_runner("cold", folder, tmp_path_factory.mktemp("seen"))
+
+
+def _seen_with_runner(kind: str, folder: Path, tmp_path: Path) -> Tuple[Dict[str, Any], List[str]]:
+    file = tmp_path / "seen"
+    with _runner(kind, folder) as runner:
+        flow_run = runner.run("warm-sees", {"file": str(file)})
+        assert flow_run.state.is_successful(), flow_run.state.message
+        logs = [f"{log.level} {log.message}" for log in flow_run.get_logs()]
+    logs = [UUIDS.sub("UUID", line).replace(flow_run.name, "own") for line in logs]
+    return _seen(file), sorted(re.sub("PID.? [0-9]+", "PID", line) for line in logs)
+
+
+def test_a_flow_run_sees_the_same(seen_cold: Tuple[Dict[str, Any], List[str]], folder: Path, tmp_path: Path) -> None:
+    seen, logs = _seen_with_runner("warm", folder, tmp_path)
+    for name in seen_cold[0]:
+        assert seen[name] == seen_cold[0][name], name
+    assert logs == seen_cold[1]
+    assert [line for line in logs if "This" in line] == ["20 This line is logged once.", "20 This one too."]
+    assert seen["config"]["own"] == {"number": 2}
+    assert seen["context"]["secrets"] == {"OWN": "hidden"}
+
+
+@pytest.mark.parametrize("option", [[], ["--cold"]], ids=["warm", "cold"])
+def test_a_flow_run_of_the_command_sees_the_same(
+    seen_cold: Tuple[Dict[str, Any], List[str]], folder: Path, tmp_path: Path, option: List[str]
+) -> None:
+    # the agent was forked from the command's process
+    file = tmp_path / "seen"
+    flow_file = folder / "warm_flows.py"
+    process = ended("prefect-taskrun", "run", flow_file, "--flow", "warm-sees", "--param", f"file={file}", *option)
+    assert process.returncode == 0, process.stderr
+    seen = _seen(file)
+    for name in seen_cold[0]:
+        assert seen[name] == seen_cold[0][name], name
 
 
 def test_random_numbers_of_two_flow_runs_differ(runner: LocalRunner) -> None:

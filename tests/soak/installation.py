@@ -1,5 +1,6 @@
 """All that a faulted run needs: a backend, a faulty proxy before it, and an agent that reaches it through that."""
 
+import json
 import os
 import socket
 import subprocess
@@ -16,7 +17,8 @@ from prefect.utilities.configuration import set_temporary_config
 from proxy import Proxy
 from sqlalchemy import select
 
-from prefect_taskrun_tasks.runner import AGENT_GRACE, settings
+from prefect_taskrun_tasks.agent.process import GRACE
+from prefect_taskrun_tasks.runner import settings, variables
 from prefect_taskrun_tasks.server import Backend, services, tables
 from prefect_taskrun_tasks.server.clock import ago
 from prefect_taskrun_tasks.server.rules import flow_runs, states
@@ -93,7 +95,7 @@ class Installation:
 
     def _variables(self) -> Dict[str, str]:
         """Those that point a process's Prefect at the proxy."""
-        return {f"PREFECT__{k.upper().replace('.', '__')}": v for k, v in settings(self.proxy.url).items()}
+        return variables(self.proxy.url)
 
     def start_agent(self) -> None:
         environment = {
@@ -106,13 +108,17 @@ class Installation:
         }
         with (self._directory / "agent.log").open("ab") as log:
             self._agent = subprocess.Popen(
-                [sys.executable, "-m", "prefect_taskrun_tasks.agent", self._agent_address],
+                [sys.executable, "-m", "prefect_taskrun_tasks.agent"],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=environment,
                 start_new_session=True,
             )
+        assert self._agent.stdin is not None
+        told: Dict[str, Any] = {"address": self._agent_address, "environment": {}}
+        self._agent.stdin.write(json.dumps(told).encode() + b"\n")
+        self._agent.stdin.flush()
 
     def kill_agent(self) -> List[str]:
         """Kills the agent, brings back what it took along, and starts another; returns the flow runs that were lost."""
@@ -224,7 +230,7 @@ class Installation:
             assert self._agent.stdin is not None
             self._agent.stdin.close()
             with suppress(subprocess.TimeoutExpired):
-                self._agent.wait(AGENT_GRACE)
+                self._agent.wait(GRACE)
             self._agent.kill()
             self._agent.wait()
             self._agent = None
