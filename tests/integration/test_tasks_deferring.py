@@ -22,8 +22,11 @@ from prefect_taskrun_tasks.tasks import deferring
 
 HERE = LocalResult()
 
-#: In a call: at once, or else given up soon
-AT_ONCE = {"defer_after": 0, "timeout": 1}
+#: Waits that are deferred at once
+AT_ONCE = {"defer_after": 0, "timeout": 60}
+
+#: Waits that are not deferred, and end soon
+NOT_AT_ALL = {"defer_after": 0, "timeout": 1}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -67,7 +70,7 @@ def test_a_wait_is_deferred(child: DrivenRun) -> None:
 def test_a_wait_that_goes_on_when_its_time_is_over_looks_once_more(end: Any, told: str) -> None:
     child = DrivenRun(Flow("child-in-time")).enter(Running())
     with Flow("late", result=HERE) as flow:
-        WaitForFlowRun(name="wait")(child.id, deferrable=True, **AT_ONCE)
+        WaitForFlowRun(name="wait")(child.id, deferrable=True, defer_after=0, timeout=3)
     run = DrivenRun(flow)
     assert run.execute().is_running()
     if end:
@@ -102,7 +105,7 @@ def test_what_is_mapped_after_a_wait_is_given_what_was_returned_before_it() -> N
 def test_a_wait_is_not_deferred_before_what_is_flattened(child: DrivenRun) -> None:
     """Prefect would not flatten what the next process finds."""
     with Flow("flattened", result=HERE) as flow:
-        waited = WaitForFlowRun(name="wait")(child.id, deferrable=True, **AT_ONCE)
+        waited = WaitForFlowRun(name="wait")(child.id, deferrable=True, **NOT_AT_ALL)
         task(lambda each, waited: each, name="use").map(flatten(lists()), unmapped(waited))
     assert last_state(flow) == "Failed"
 
@@ -113,7 +116,7 @@ def test_a_task_that_waits_itself_is_deferred_only_where_it_says_so(child: Drive
 
     @task
     def own() -> None:
-        wait_for_flow_run.run(child.id, deferrable=deferrable, **AT_ONCE)
+        wait_for_flow_run.run(child.id, deferrable=deferrable, **(AT_ONCE if deferrable else NOT_AT_ALL))
 
     with Flow(f"own-{deferrable}", result=HERE) as flow:
         own()
@@ -155,7 +158,7 @@ def test_a_class_made_from_a_wait_is_deferred_only_where_it_says_so(child: Drive
 
     with set_temporary_config({"prefect_taskrun_tasks.deferrable": True}):
         with Flow("made-from-a-wait", result=HERE) as flow:
-            Mine(name="wait")(child.id, **AT_ONCE)
+            Mine(name="wait")(child.id, **NOT_AT_ALL)
         assert last_state(flow) == "Failed"
 
 
@@ -166,7 +169,7 @@ def test_a_loop_is_not_deferred(child: DrivenRun) -> None:
     def loop() -> None:
         if prefect.context.get("task_loop_count", 1) == 1:
             raise LOOP(result=1)
-        wait_for_flow_run.run(child.id, deferrable=True, **AT_ONCE)
+        wait_for_flow_run.run(child.id, deferrable=True, **NOT_AT_ALL)
 
     with Flow("loop", result=HERE) as flow:
         loop()
@@ -183,7 +186,7 @@ def test_a_wait_with_prefects_own_limit_is_not_deferred(child: DrivenRun) -> Non
 def test_a_wait_that_somebody_has_let_run_is_not_deferred(child: DrivenRun) -> None:
     """They would be asked again."""
     with Flow("let-run", result=HERE) as flow:
-        WaitForFlowRun(name="wait", trigger=manual_only)(child.id, deferrable=True, **AT_ONCE)
+        WaitForFlowRun(name="wait", trigger=manual_only)(child.id, deferrable=True, **NOT_AT_ALL)
     run = DrivenRun(flow).enter(Running())
     run.task_enters("wait-1", Resume())
     run.execute()
@@ -235,7 +238,7 @@ def test_a_flow_run_that_is_gone_when_its_wait_is_to_be_deferred_is_left_to_the_
 
     mocker.patch.object(api, "find", without_its_name)
     with Flow("gone", result=HERE) as flow:
-        WaitForFlowRun(name="wait")(child.id, deferrable=True, **AT_ONCE)
+        WaitForFlowRun(name="wait")(child.id, deferrable=True, **NOT_AT_ALL)
     run = DrivenRun(flow)
     run.execute()
     assert "has not finished within" in str(run.client.get_task_run_state(run.task_run_id("wait-1")).message)
