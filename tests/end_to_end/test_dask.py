@@ -150,7 +150,8 @@ def flows(local_runner: LocalRunner, dask_cluster: DaskCluster, tmp_path_factory
 
 
 def _succeeded(local_runner: LocalRunner, flow_name: str, **parameters: Any) -> FlowRunView:
-    flow_run = local_runner.run(flow_name, parameters)
+    # shown if the test fails, also because the flow run hangs
+    flow_run = local_runner.run(flow_name, parameters, on_log=lambda log: print(log.timestamp, log.message))
     assert flow_run.state.is_successful(), flow_run.explain_failure()
     return flow_run
 
