@@ -47,7 +47,7 @@ class LocalRunner:
             a new interpreter, as with Prefect's agents.
         preload: names of modules that are imported once, before the first fork, such as ``["pandas"]``. Flow runs do
             not see changes of these until the next `LocalRunner`.
-        agent: one that was started for this runner already, with `import_paths`, `warm` and `preload` of its own.
+        agent: one that was started already, for one block, with `import_paths`, `warm` and `preload` of its own.
 
     Raises:
         BackendNotInstalled: when this module is imported without the extra ``[server]`` (a `ModuleNotFoundError`).
@@ -85,7 +85,7 @@ class LocalRunner:
             stack.callback(shutil.rmtree, directory, ignore_errors=True)
             address = f"http://127.0.0.1:{_free_port()}"
             database_url = self._database_url or f"sqlite:///{directory / 'prefect.db'}"
-            # it is made while the agent's process begins, and ends after it
+            # the backend starts while the agent starts, and stops after the agent
             with ExitStack() as agent:
                 self._agent = agent.enter_context(self._started_agent or AgentProcess(*self._agent_options))
                 #: the embedded backend
@@ -93,7 +93,7 @@ class LocalRunner:
                 stack.enter_context(set_temporary_config(settings(self.backend.url)))
                 stack.callback(_cancel_unfinished, pendulum.now("utc").isoformat())
                 stack.push(agent.pop_all())
-            self._agent.tell(address, variables(self.backend.url))
+            self._agent.configure(address, variables(self.backend.url))
             self._stack = stack.pop_all()
         return self
 

@@ -1,8 +1,8 @@
 """The agent of a `LocalRunner`: it takes flow runs with any labels, and ends with the process that started it.
 
 Run as ``python -m prefect_taskrun_tasks.agent``, in a session of its own. It takes flow runs once the first line of its
-standard input has come, see `AgentProcess.tell`. It ends when its standard input is closed, which also happens when the
-process at the other end is killed; flow runs that it has started end with it.
+standard input has come, see `AgentProcess.configure`. It ends when its standard input is closed, which also happens
+when the process at the other end is killed; flow runs that it has started end with it.
 """
 
 import argparse
@@ -12,6 +12,8 @@ import signal
 import sys
 import threading
 import traceback
+from contextlib import suppress
+from queue import SimpleQueue
 from subprocess import TimeoutExpired
 from time import monotonic
 from typing import Dict, List, Optional, Sequence
@@ -42,30 +44,28 @@ class RunnerAgent(WarmAgent):
     def on_shutdown(self) -> None:
         error = sys.exc_info()[1]
         if isinstance(error, Exception):
-            # nothing is printed any more once this process is killed
-            traceback.print_exception(type(error), error, error.__traceback__)
-        self.end()
-
-    def end_with_input(self) -> None:
-        """Ends when standard input does, whatever the agent waits for then: its requests take a minute to fail."""
-        sys.stdin.buffer.read()
+            # nothing is printed any more once this process is killed; the disk may be full
+            with suppress(OSError):
+                traceback.print_exception(type(error), error, error.__traceback__)
         self.end()
 
     def end(self) -> None:
         """Ends all processes of this one's group, itself included."""
-        # once: the other thread that comes here waits for its end
+        # only one thread ends the group, the others wait here until they are killed
         with self._end:
-            self._is_ending = True
-            sys.stdout.flush()
-            os.killpg(0, signal.SIGINT)
-            deadline = monotonic() + GRACE
-            for process in list(self._flow_runs):
-                try:
+            try:
+                self._is_ending = True
+                os.killpg(0, signal.SIGINT)
+                deadline = monotonic() + GRACE
+                for process in list(self._flow_runs):
                     process.wait(max(0.0, deadline - monotonic()))
-                except TimeoutExpired:
-                    break
-            # flow runs that ignore interrupts, and processes that flow runs have started
-            os.killpg(0, signal.SIGKILL)
+            except TimeoutExpired:
+                pass
+            finally:
+                with suppress(OSError):
+                    sys.stdout.flush()
+                # flow runs that ignore interrupts, and processes that flow runs have started
+                os.killpg(0, signal.SIGKILL)
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> None:
@@ -84,21 +84,32 @@ def main(arguments: Optional[Sequence[str]] = None) -> None:
         template = Template(options.preload)
         # as long as there is one thread
         template.fork()
-        try:
-            warnings = template.imported() if options.preload else []
-        except NotPreloaded as error:
-            sys.exit(str(error))
-    told = sys.stdin.buffer.readline()
-    if not told:
-        return
-    content = json.loads(told)
+    settings: SimpleQueue[bytes] = SimpleQueue()
+    agents: List[RunnerAgent] = []
+    threading.Thread(target=_read_input, args=(settings, agents), name="input", daemon=True).start()
+    try:
+        warnings = template.imported() if template and options.preload else []
+    except NotPreloaded as error:
+        sys.exit(str(error))
+    content = json.loads(settings.get())
     os.environ.update(content["environment"])
     configure_prefect()
     agent = RunnerAgent(content["address"], template)
     for warning in warnings:
         agent.logger.warning(warning)
-    threading.Thread(target=agent.end_with_input, name="end-of-input", daemon=True).start()
+    agents.append(agent)
     agent.start()
+
+
+def _read_input(settings: "SimpleQueue[bytes]", agents: List[RunnerAgent]) -> None:
+    """Ends all when standard input ends, whatever the agent waits for then: its requests take a minute to fail."""
+    first_line = sys.stdin.buffer.readline()
+    if first_line:
+        settings.put(first_line)
+    sys.stdin.buffer.read()
+    for agent in agents:
+        agent.end()
+    os.killpg(0, signal.SIGKILL)
 
 
 if __name__ == "__main__":

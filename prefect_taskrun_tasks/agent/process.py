@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import traceback
 from contextlib import suppress
 from typing import Any, Dict, Iterable
 from weakref import WeakSet
@@ -26,7 +27,7 @@ class AgentFailed(Exception):
 class AgentProcess:
     """The process of an agent. It ends with this object's block, or when this process is killed.
 
-    It begins at once, so that it is ready when the backend is, and waits there for `tell`.
+    It begins at once, so that it is ready when the backend is, and waits there for `configure`.
 
     Attributes:
         pid: its PID, which is that of its process group.
@@ -49,11 +50,12 @@ class AgentProcess:
         #: what it prints
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `__exit__`)
         self._theirs, self._ours = os.pipe()
+        _agents.add(self)
         self._process = self._fork() if fork and _may_fork() else self._spawn()
         os.close(self._theirs)
         self.pid = self._process.pid
         self._parent = os.getpid()
-        _agents.add(self)
+        self._checking = threading.Lock()
 
     def _spawn(self) -> psutil.Process:
         # the agent puts what it finds here before its flow runs' own
@@ -78,15 +80,20 @@ class AgentProcess:
         for descriptor, source in enumerate((self._theirs, self._output.fileno(), self._output.fileno())):
             os.dup2(source, descriptor)
         self._output.close()
-        for descriptor in (self._theirs, self._ours):
-            os.close(descriptor)
+        os.close(self._theirs)
+        _close_inherited()
         set_import_paths(self._import_paths)
         from .__main__ import main
 
-        main(self._options)
+        try:
+            main(self._options)
+        except Exception:
+            # the command would turn some errors into exit codes of its own
+            traceback.print_exc()
+            sys.exit(1)
         sys.exit()
 
-    def tell(self, address: str, environment: Dict[str, str]) -> None:
+    def configure(self, address: str, environment: Dict[str, str]) -> None:
         """Have it take flow runs.
 
         Args:
@@ -107,7 +114,8 @@ class AgentProcess:
             # only a parent is told how its child has ended
             return
         try:
-            code = self._process.wait(0)
+            with self._checking:
+                code = self._process.wait(0)
         except psutil.TimeoutExpired:
             return
         size = os.fstat(self._output.fileno()).st_size
@@ -119,7 +127,9 @@ class AgentProcess:
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self.leave_to_parent()
+        if self._output.closed:
+            return
+        self.close_input()
         try:
             self._process.wait(GRACE)
         except psutil.TimeoutExpired:
@@ -131,8 +141,8 @@ class AgentProcess:
             self._process.wait()
             self._output.close()
 
-    def leave_to_parent(self) -> None:
-        """Close this process's end of the pipe, on which the agent would live as long as a forked child."""
+    def close_input(self) -> None:
+        """Close this process's end of the pipe; the agent ends when the last process has closed it."""
         if self._ours >= 0:
             os.close(self._ours)
             self._ours = -1
@@ -140,16 +150,27 @@ class AgentProcess:
 
 def _may_fork() -> bool:
     # locks that other threads have would never be released in the forked process; descriptors 0 to 2 are its own
-    return can_fork() and threading.active_count() == 1 and None not in (sys.stdin, sys.stdout, sys.stderr)
+    is_alone = psutil.Process().num_threads() == 1
+    return can_fork() and is_alone and None not in (sys.stdin, sys.stdout, sys.stderr)
+
+
+def _close_inherited() -> None:
+    """Close the files that this process was started with, other than standard ones, as `subprocess` does."""
+    for descriptor in map(int, os.listdir("/proc/self/fd")):
+        # the one that lists is closed by now
+        with suppress(OSError):
+            if descriptor > 2 and os.get_inheritable(descriptor):
+                os.close(descriptor)
 
 
 #: agents that this process has started
 _agents: "WeakSet[AgentProcess]" = WeakSet()
 
 
-def _leave_to_parent() -> None:
+def _close_inputs() -> None:
     for agent in _agents:
-        agent.leave_to_parent()
+        agent.close_input()
 
 
-os.register_at_fork(after_in_child=_leave_to_parent)
+# a forked child leaves the agents to its parent
+os.register_at_fork(after_in_child=_close_inputs)

@@ -105,8 +105,10 @@ def run(
     """
     from .server import needs_server_extra
 
-    # at first, while this process has nothing that an agent should not have
-    agent = AgentProcess([os.path.dirname(file)], warm=not cold, preload=preload, fork=context.obj is OWN_PROCESS)
+    # before there are sockets, threads and signal handlers, which a forked agent must not have
+    agent = context.with_resource(
+        AgentProcess([os.path.dirname(file)], warm=not cold, preload=preload, fork=context.obj is OWN_PROCESS)
+    )
     with needs_server_extra():
         from ..runner import LocalRunner, RegistrationFailed
         from ..server import DatabaseUnusable

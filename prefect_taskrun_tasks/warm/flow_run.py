@@ -68,15 +68,14 @@ def title(flow_run_id: str) -> str:
 
 
 def path_without_additions() -> List[str]:
-    """Return `sys.path` without what the working folder and PYTHONPATH have put there."""
-    added = {*_first_entry(), *_entries_of_environment()}
-    return [entry for entry in sys.path if entry not in added]
+    """Return `sys.path` without what Python has put first, and without what PYTHONPATH has put there."""
+    # an editable install may have put the working folder there too
+    added = _entries_of_environment()
+    return [entry for entry in sys.path[len(_first_entry()) :] if entry not in added]
 
 
 def set_import_paths(folders: List[str]) -> None:
     """Have a script's process, and its children, import modules as ``python -m`` does with `folders` in PYTHONPATH."""
-    # the script's own folder
-    del sys.path[: len(_first_entry())]
     path = path_without_additions()
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [*folders, os.environ.get("PYTHONPATH")]))
     _set_path(path)

@@ -6,7 +6,7 @@ import sys
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO, Any, Dict, Iterator, List, Optional
+from typing import IO, Any, Dict, Iterator, List, Optional, Sequence
 
 import psutil
 from conftest import eventually
@@ -75,7 +75,7 @@ def started(*arguments: Any, env: Optional[Dict[str, str]] = None, cwd: Optional
 
 
 def ended(
-    *arguments: Any, env: Optional[Dict[str, str]] = None, cwd: Optional[Path] = None
+    *arguments: Any, env: Optional[Dict[str, str]] = None, cwd: Optional[Path] = None, pass_fds: Sequence[int] = ()
 ) -> "subprocess.CompletedProcess[str]":
     """A command that has ended."""
     return subprocess.run(
@@ -86,6 +86,7 @@ def ended(
         timeout=TIMEOUT,
         env={**os.environ, **(env or {})},
         cwd=cwd,
+        pass_fds=pass_fds,
     )
 
 

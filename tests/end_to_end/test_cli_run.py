@@ -479,8 +479,8 @@ def test_a_run_whose_terminal_is_closed_takes_everything_with_it(folder: Path, t
 
 def test_a_killed_run_takes_everything_with_it(sleeping: Command) -> None:
     descendants, ports = sleeping.descendants(), _ports(sleeping)
-    # two flow runs, the process that they are forked from, and the agent
-    assert len(descendants) == 4
+    # two flow runs, the process that they are forked from, and the agent, which is forked from the command's process
+    assert [each.cmdline() for each in descendants] == [sleeping.process.cmdline()] * 4
     assert len(ports) == 2
     sleeping.process.kill()
     assert sleeping.exit_code() == -signal.SIGKILL

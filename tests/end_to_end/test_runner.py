@@ -144,10 +144,10 @@ def test_an_agent_ends_with_the_process_that_started_it_while_it_waits_for_an_an
         with ExitStack() as stack:
             stack.callback(proxy.shutdown)
             stack.callback(is_over.set)
-            agent.tell("", variables(f"http://127.0.0.1:{proxy.server_port}"))
+            agent.configure("", variables(f"http://127.0.0.1:{proxy.server_port}"))
             [process] = [child for child in _agents() if child.pid == agent.pid]
             assert polls.wait(60)
-            agent.leave_to_parent()
+            agent.close_input()
             # Prefect's client waits 15 s for an answer, and asks 6 times more
             assert_gone([process])
 

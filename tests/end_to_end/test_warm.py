@@ -8,6 +8,7 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, Dict, Iterator, List, Tuple
 
 import prefect
@@ -247,10 +248,11 @@ def test_a_flow_run_sees_the_same(seen_cold: Tuple[Dict[str, Any], List[str]], f
 def test_a_flow_run_of_the_command_sees_the_same(
     seen_cold: Tuple[Dict[str, Any], List[str]], folder: Path, tmp_path: Path, option: List[str]
 ) -> None:
-    # the agent was forked from the command's process
+    # the agent is forked from the command's process, and has none of the files that that was started with
     file = tmp_path / "seen"
-    flow_file = folder / "warm_flows.py"
-    process = ended("prefect-taskrun", "run", flow_file, "--flow", "warm-sees", "--param", f"file={file}", *option)
+    command = ("prefect-taskrun", "run", folder / "warm_flows.py", "--flow", "warm-sees", "--param", f"file={file}")
+    with TemporaryFile() as inherited:
+        process = ended(*command, *option, pass_fds=[inherited.fileno()])
     assert process.returncode == 0, process.stderr
     seen = _seen(file)
     for name in seen_cold[0]:
