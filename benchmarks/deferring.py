@@ -14,7 +14,7 @@ import psutil
 from prefect.engine.state import Running
 from prefect.utilities.configuration import set_temporary_config
 
-from prefect_taskrun_tasks.runner import settings
+from prefect_taskrun_tasks.runner import settings, variables
 from prefect_taskrun_tasks.warm import find_processes
 
 from .backend import serving
@@ -101,7 +101,7 @@ def _agent(url: str, directory: Path) -> Iterator[None]:
 @contextmanager
 def _process(program: str, *arguments: str, url: str, log: Path) -> Iterator[int]:
     """One of the installed commands, for as long as a block lasts; its process's id."""
-    names = {f"PREFECT__{name.upper().replace('.', '__')}": str(value) for name, value in settings(url).items()}
+    names = variables(url)
     command = [str(Path(sys.executable).parent / program), *arguments]
     with log.open("wb") as output, subprocess.Popen(
         command, stdout=output, stderr=output, env={**os.environ, **names}

@@ -7,7 +7,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, Dict, Tuple
 
-from prefect_taskrun_tasks.runner import settings
+from prefect_taskrun_tasks.runner import variables
 from prefect_taskrun_tasks.server import Backend
 
 from . import mapped_run
@@ -44,7 +44,7 @@ def run(directory: Path) -> Dict[str, Any]:
 
 
 def _looked(url: str, *arguments: str) -> Dict[str, float]:
-    environment = {f"PREFECT__{name.upper().replace('.', '__')}": value for name, value in settings(url).items()}
+    environment = variables(url)
     command = [sys.executable, "-c", LAUNCH, str(Path(sys.executable).parent / "prefect-taskrun"), *arguments]
     start = perf_counter()
     with subprocess.Popen(

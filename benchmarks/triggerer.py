@@ -11,7 +11,7 @@ from unittest.mock import patch
 from prefect.utilities.configuration import set_temporary_config
 from requests.adapters import HTTPAdapter
 
-from prefect_taskrun_tasks.runner import settings
+from prefect_taskrun_tasks.runner import settings, variables
 from prefect_taskrun_tasks.server import Backend
 from prefect_taskrun_tasks.triggerer import Triggerer
 
@@ -57,7 +57,7 @@ def woken(waits: int) -> float:
 
 def steady(url: str) -> Dict[str, float]:
     """The command, as people start it: the share of a core that its process takes, and what the backend's does."""
-    environment = {f"PREFECT__{name.upper().replace('.', '__')}": value for name, value in settings(url).items()}
+    environment = variables(url)
     program = "from prefect_taskrun_tasks.cli import main; main()"
     command = subprocess.Popen(
         [sys.executable, "-c", program, "triggerer"],

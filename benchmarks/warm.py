@@ -15,7 +15,7 @@ import psutil
 from prefect.utilities.configuration import set_temporary_config
 
 from prefect_taskrun_tasks import FlowRunView
-from prefect_taskrun_tasks.runner import settings
+from prefect_taskrun_tasks.runner import settings, variables
 from prefect_taskrun_tasks.warm import find_processes
 
 from .backend import serving
@@ -110,7 +110,7 @@ def _free_port() -> int:
 
 @contextmanager
 def _agent(command: "tuple[str, ...]", url: str, address: str, directory: Path) -> "Iterator[psutil.Process]":
-    names = {f"PREFECT__{name.upper().replace('.', '__')}": str(value) for name, value in settings(url).items()}
+    names = variables(url)
     program = [str(Path(sys.executable).parent / command[0]), *command[1:]]
     options = ["--agent-address", address, "--no-hostname-label", "--label", "bench"]
     with (directory / "agent.log").open("wb") as log, subprocess.Popen(

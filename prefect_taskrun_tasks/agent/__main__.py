@@ -79,7 +79,6 @@ def main(arguments: Optional[Sequence[str]] = None) -> None:
     # shell has started in the background
     signal.signal(signal.SIGINT, lambda number, frame: None)
     template: Optional[Template] = None
-    warnings: List[str] = []
     if can_fork() and not options.cold:
         template = Template(options.preload)
         # as long as there is one thread

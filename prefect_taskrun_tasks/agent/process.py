@@ -111,7 +111,7 @@ class AgentProcess:
             AgentFailed: it has ended.
         """
         if os.getpid() != self._parent:
-            # only a parent is told how its child has ended
+            # the exit code of a process is only known to its parent
             return
         try:
             with self._checking:

@@ -12,7 +12,7 @@ from prefect.utilities.configuration import set_temporary_config
 from processes import started
 from terminal import Screen, Terminal, on_terminal
 
-from prefect_taskrun_tasks.runner import settings
+from prefect_taskrun_tasks.runner import settings, variables
 from prefect_taskrun_tasks.server import Backend
 
 #: Of whoever runs the tests, and would be obeyed
@@ -28,9 +28,8 @@ class Looking:
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
-        variables = {f"PREFECT__{k.upper().replace('.', '__')}": v for k, v in settings(backend.url).items()}
         ours = {name: value for name, value in os.environ.items() if name not in WISHES}
-        self.env = {**ours, **variables, "LC_ALL": "C.UTF-8", "TERM": "xterm-256color", "TZ": "UTC"}
+        self.env = {**ours, **variables(backend.url), "LC_ALL": "C.UTF-8", "TERM": "xterm-256color", "TZ": "UTC"}
 
     def __call__(self, *arguments: Any) -> Ended:
         """In this process, for another program: what is printed goes to files."""

@@ -116,8 +116,8 @@ class Installation:
                 start_new_session=True,
             )
         assert self._agent.stdin is not None
-        told: Dict[str, Any] = {"address": self._agent_address, "environment": {}}
-        self._agent.stdin.write(json.dumps(told).encode() + b"\n")
+        line: Dict[str, Any] = {"address": self._agent_address, "environment": {}}
+        self._agent.stdin.write(json.dumps(line).encode() + b"\n")
         self._agent.stdin.flush()
 
     def kill_agent(self) -> List[str]:
